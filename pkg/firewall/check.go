@@ -1,0 +1,150 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"time"
+)
+
+// MaxTTL is the longest time that a door may be open.
+const MaxTTL = 65535 * time.Second
+
+// Errors of Ruleset.Door and of every backend's Open and Shut.
+var (
+	// ErrUnknownService says that the ruleset has no service of that name.
+	ErrUnknownService = errors.New("unknown service")
+	// ErrSource says that a door's source is not one that the service's doors can have.
+	ErrSource = errors.New("bad source")
+	// ErrTTL says that a door's time is not above zero and at most MaxTTL.
+	ErrTTL = errors.New("bad time to live")
+	// ErrNoRuleset says that a door was to be opened or shut before the first Apply.
+	ErrNoRuleset = errors.New("no ruleset applied yet")
+)
+
+// Check returns everything that is wrong with the ruleset, joined, or nil. A backend's Apply calls it first.
+func (r Ruleset) Check() error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if bits.OnesCount32(r.Mark) != 1 {
+		fail("mark %#x: want exactly one bit, as 0x100000", r.Mark)
+	}
+	for _, p := range r.AlwaysAllow {
+		if !canonical(p) {
+			fail("always_allow %v: want a network without host bits, as 192.168.1.0/24", p)
+		}
+	}
+	taken := ledger{}
+	if r.KnockPort != 0 {
+		taken[Ports{UDP, r.KnockPort, r.KnockPort}] = "the knock port"
+	}
+	names := map[string]bool{}
+	for _, s := range r.Services {
+		if names[s.Name] {
+			fail("service %q: the name is used twice", s.Name)
+		}
+		names[s.Name] = true
+		for _, err := range append(s.check(), taken.add(s)...) {
+			fail("service %q: %w", s.Name, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ledger says to whom ports belong.
+type ledger map[Ports]string
+
+func (l ledger) add(s Service) []error {
+	var errs []error
+	for _, p := range s.Ports() {
+		for q, owner := range l {
+			if p.Overlaps(q) {
+				errs = append(errs, fmt.Errorf("%v overlaps %v of %s", p, q, owner))
+			}
+		}
+		l[p] = fmt.Sprintf("service %q", s.Name)
+	}
+	return errs
+}
+
+func (s Service) check() []error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !validName(s.Name) {
+		fail("a name is a-z, 0-9 and -, begins with a letter or digit, and has at most 32 characters")
+	}
+	if len(s.Ports()) == 0 {
+		fail("opens no port")
+	}
+	for _, p := range s.Ports() {
+		if err := p.check(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if s.Guard > GuardOff {
+		fail("unknown guard %d", s.Guard)
+	}
+	if s.IPv6Prefix < 0 || s.IPv6Prefix > 128 {
+		fail("IPv6 prefix length %d: want 1 to 128", s.IPv6Prefix)
+	}
+	if s.Forward != nil {
+		errs = append(errs, s.Forward.check()...)
+	}
+	return errs
+}
+
+func (f Forward) check() []error {
+	var errs []error
+	if f.Port.First != f.Port.Last {
+		errs = append(errs, fmt.Errorf("forward from %v: want one port", f.Port))
+	}
+	if f.To4 == (netip.AddrPort{}) && f.To6 == (netip.AddrPort{}) {
+		errs = append(errs, errors.New("forward without a target"))
+	}
+	if f.To4 != (netip.AddrPort{}) && (!f.To4.Addr().Is4() || f.To4.Port() == 0) {
+		errs = append(errs, fmt.Errorf("forward to %v: want an IPv4 address and a port", f.To4))
+	}
+	if f.To6 != (netip.AddrPort{}) && (!f.To6.Addr().Is6() || f.To6.Addr().Is4In6() || f.To6.Addr().Zone() != "" || f.To6.Port() == 0) {
+		errs = append(errs, fmt.Errorf("forward to %v: want an IPv6 address without zone and a port", f.To6))
+	}
+	return errs
+}
+
+// Door returns nil if the ruleset can have that door. The TTL is checked only if timed, since shutting needs none.
+func (r Ruleset) Door(d Door, timed bool) error {
+	s, ok := r.Service(d.Service)
+	if !ok {
+		return fmt.Errorf("door of %q for %v: %w", d.Service, d.Source, ErrUnknownService)
+	}
+	want := 32
+	if d.Source.Addr().Is6() {
+		want = s.Bits6()
+	}
+	if !canonical(d.Source) || d.Source.Bits() != want {
+		return fmt.Errorf("door of %q for %v: %w: want a masked /%d", d.Service, d.Source, ErrSource, want)
+	}
+	if timed && (d.TTL <= 0 || d.TTL > MaxTTL) {
+		return fmt.Errorf("door of %q for %v: %w: %v is not above 0 and at most %v", d.Service, d.Source, ErrTTL, d.TTL, MaxTTL)
+	}
+	return nil
+}
+
+// canonical reports whether p is valid, has no host bits, and is not IPv4 dressed up as IPv6.
+func canonical(p netip.Prefix) bool {
+	return p.IsValid() && p == p.Masked() && !p.Addr().Is4In6()
+}
+
+// validName is PROTOCOL.md's rule for names: what a packet's service id can be made of.
+func validName(name string) bool {
+	if len(name) < 1 || len(name) > 32 || name[0] == '-' {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,151 @@
+// Package firewall says what a packet filter must be able to do for spad.
+//
+// A service is guarded: its public ports answer nobody, except a source that has a door. A door is one service for one
+// source for a time, and the kernel shuts it at that time by itself, whatever becomes of the process that opened it.
+//
+//	                        guard                     dnat
+//	packet --> mark it? ----------------> source has a door? ----> router itself, or the LAN host
+//	                          |  no door
+//	                          +--> drop, reject, or off: somebody else decides
+//
+// The backends live in the folders beside this file; firewalltest holds the network lab, a strict fake, and the
+// conformance suite that every backend passes with real traffic on a real kernel.
+package firewall
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Backend is a packet filter that holds spad's rules and doors.
+//
+// All methods are safe for concurrent use. Each of them either takes effect as a whole or returns an error and leaves
+// nothing half open.
+type Backend interface {
+	// Apply replaces everything of ours by the ruleset and the doors, in one step: no packet meets a missing guard, and
+	// a door that is in both the old and the new state is never shut in between. Foreign rules are not touched.
+	Apply(Ruleset, []Door) error
+
+	// Open opens doors, or renews in place those that are open: from now on each has its TTL left, more or less than
+	// before. It is an error before Apply, for a service that the ruleset lacks, and for a door that Check refuses.
+	Open(...Door) error
+
+	// Shut shuts doors at once; a door that is not open is no error. TTL is ignored. With Service.Cut the established
+	// connections end too.
+	Shut(...Door) error
+
+	// Doors lists what the kernel holds, with the time left, also of doors that another process opened.
+	Doors() ([]Door, error)
+
+	// Down removes everything of ours, the guard included. It works without Apply, and when there is nothing.
+	Down() error
+
+	// Close gives the connection to the kernel back. Guard and doors stay as they are, until their time.
+	Close() error
+}
+
+// Guard says what happens to a packet for a service's public port from a source without a door.
+type Guard uint8
+
+// The guards. The zero value hides the port.
+const (
+	GuardDrop   Guard = iota // no answer, as if nothing were there
+	GuardReject              // the answer of a closed port
+	GuardOff                 // not our business: other rules decide
+)
+
+// String returns the guard's name in a configuration: "drop", "reject" or "off".
+func (g Guard) String() string {
+	switch g {
+	case GuardDrop:
+		return "drop"
+	case GuardReject:
+		return "reject"
+	case GuardOff:
+		return "off"
+	}
+	return "unknown"
+}
+
+// Forward is a destination NAT from one port of the router to a host behind it.
+type Forward struct {
+	Port Ports          // on the router; a single port
+	To4  netip.AddrPort // where IPv4 goes; the zero value: nowhere
+	To6  netip.AddrPort // where IPv6 goes; at least one of the two is set
+}
+
+// Targets returns the targets that are set, IPv4 first.
+func (f Forward) Targets() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, to := range []netip.AddrPort{f.To4, f.To6} {
+		if to.IsValid() {
+			all = append(all, to)
+		}
+	}
+	return all
+}
+
+// Service is what doors are opened for. Open and Forward may both be set.
+type Service struct {
+	Name       string   // [a-z0-9][a-z0-9-]{0,31}
+	Open       []Ports  // ports of the router itself
+	Forward    *Forward // or of a host behind it
+	Guard      Guard
+	Cut        bool // established connections end with the door; otherwise they live on
+	IPv6Prefix int  // how many bits of an IPv6 source a door covers: 1 to 128; 0 means 128
+}
+
+// Prefix returns the door's source for an address: the address itself for IPv4 (unmapped first), its prefix of
+// IPv6Prefix bits for IPv6. The zone is dropped.
+func (s Service) Prefix(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	if a.Is4() {
+		return netip.PrefixFrom(a, 32)
+	}
+	p, _ := a.Prefix(s.Bits6()) // only an invalid address or length fails, and its zero value is refused by Check
+	return p
+}
+
+// Bits6 returns the length of an IPv6 source, 128 if the service leaves it out.
+func (s Service) Bits6() int {
+	if s.IPv6Prefix == 0 {
+		return 128
+	}
+	return s.IPv6Prefix
+}
+
+// Ports returns the public ports of the service: those it opens and the one it forwards.
+func (s Service) Ports() []Ports {
+	all := append([]Ports(nil), s.Open...)
+	if s.Forward != nil {
+		all = append(all, s.Forward.Port)
+	}
+	return all
+}
+
+// Door is one service for one source.
+type Door struct {
+	Service string
+	Source  netip.Prefix  // masked; IPv4 is always a /32, IPv6 has the service's length
+	TTL     time.Duration // from now on; kernels count in milliseconds, and a door never lasts longer than this
+}
+
+// Ruleset is the static part: it changes only with the configuration.
+type Ruleset struct {
+	Services  []Service
+	KnockPort uint16 // UDP; its packets get the mark, and are guarded by nobody; 0: none
+	Mark      uint32 // exactly one bit, set on permitted packets beside whatever else they carry
+
+	// AlwaysAllow sources have every door open, always.
+	AlwaysAllow []netip.Prefix
+}
+
+// Service returns the service of that name.
+func (r Ruleset) Service(name string) (Service, bool) {
+	for _, s := range r.Services {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Service{}, false
+}

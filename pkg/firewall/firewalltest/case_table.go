@@ -1,0 +1,321 @@
+package firewalltest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"spad/pkg/firewall"
+)
+
+func testApply(t *testing.T, f Factory) {
+	s := newScene(t, f, cut)
+	s.must(s.Apply(s.rules, s.doors(s.Laptop, time.Minute)))
+	s.underTraffic(func() {
+		for i := range 60 {
+			rules := s.rules
+			if i%2 == 1 { // a reload with other services
+				rules.Services = append(rules.Services[:len(rules.Services):len(rules.Services)],
+					firewall.Service{Name: "extra", Open: []firewall.Ports{{Proto: firewall.UDP, First: 1999, Last: 1999}}})
+			}
+			s.must(s.Apply(rules, s.doors(s.Laptop, time.Minute)))
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+}
+
+func testReplace(t *testing.T, f Factory) {
+	s := newScene(t, f, nil)
+	second := s.AddHost("second", s.Internet, "203.0.113.11", "2001:db8:11::11")
+	s.must(s.Apply(s.rules, s.doors(s.Laptop, time.Hour)))
+	s.every(func(w way) { s.open(s.Laptop, w, "applied with doors") })
+	old := s.rules
+	s.rules.Services = nil
+	for _, service := range old.Services {
+		if service.Forward == nil {
+			s.rules.Services = append(s.rules.Services, service)
+		}
+	}
+	var doors []firewall.Door
+	for _, w := range s.ways {
+		if w.tag == tagRouter {
+			doors = append(doors, s.door(w, s.Laptop.Addr(w.v6), time.Hour))
+		}
+	}
+	doors = doors[:1]
+	s.must(s.Apply(s.rules, doors))
+	s.every(func(w way) {
+		switch {
+		case w.tag == tagLAN:
+			w.tag = tagDecoy
+			s.open(second, w, "its service is gone, so its port is the router's own")
+		case doors[0] == s.door(w, s.Laptop.Addr(w.v6), time.Hour):
+			s.open(s.Laptop, w, "applied with this door")
+		default:
+			s.shut(s.Laptop, w, "applied without this door")
+		}
+	})
+	got, err := s.Doors()
+	s.must(err)
+	if sources(got) != sources(doors) {
+		t.Errorf("listed:\n%s\nwant:\n%s", sources(got), sources(doors))
+	}
+	if err := s.Open(firewall.Door{Service: "forward-tcp", Source: netip.PrefixFrom(s.Laptop.IP4, 32), TTL: time.Hour}); !errors.Is(err, firewall.ErrUnknownService) {
+		t.Errorf("opening a door of a service that is gone: %v", err)
+	}
+}
+
+func testRestart(t *testing.T, f Factory) {
+	const ttl = 2 * time.Second
+	s := newScene(t, f, cut)
+	opened := time.Now()
+	s.must(s.Open(s.doors(s.Laptop, ttl)...))
+	s.must(s.Close())
+	time.Sleep(ttl / 4)
+	next := s.backend()
+	s.underTraffic(func() {
+		doors := s.leftBetween(next, time.Millisecond, ttl-ttl/4)
+		if sources(doors) != sources(s.doors(s.Laptop, 0)) {
+			t.Errorf("listed after a restart:\n%s", sources(doors))
+		}
+		s.must(next.Apply(s.rules, doors))
+		time.Sleep(time.Until(opened.Add(ttl / 2)))
+	})
+	s.every(func(w way) { s.shutsAt(s.Laptop, w, opened.Add(ttl)) })
+	doors, err := next.Doors()
+	s.must(err)
+	if len(doors) != 0 {
+		t.Errorf("listed after their time: %v", doors)
+	}
+}
+
+func testMany(t *testing.T, f Factory) {
+	const many = 5000
+	s := newScene(t, f, nil)
+	doors := s.doors(s.Laptop, time.Hour)
+	for i := range many {
+		a := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		if i%2 == 1 && s.Router.HasIPv6() {
+			a = netip.AddrFrom16([16]byte{0: 0x20, 1: 0x01, 2: 0x0d, 3: 0xb8, 14: byte(i >> 8), 15: byte(i)})
+		}
+		doors = append(doors, s.door(s.ways[i%len(s.ways)], a, time.Hour))
+	}
+	check := func(when string) {
+		got, err := s.Doors()
+		s.must(err)
+		if sources(got) != sources(doors) {
+			t.Errorf("%s: %d doors are listed, not the %d that are open", when, len(got), len(doors))
+		}
+		s.every(func(w way) {
+			s.open(s.Laptop, w, when)
+			s.shut(s.Stranger, w, when)
+		})
+	}
+	s.must(s.Apply(s.rules, doors))
+	check("applied")
+	s.must(s.Open(doors...))
+	check("renewed")
+	s.must(s.Shut(doors[len(s.ways):]...))
+	doors = doors[:len(s.ways)]
+	check("shut but for the laptop's")
+}
+
+func testRefused(t *testing.T, f Factory) {
+	s := newScene(t, f, nil)
+	fresh := s.backend()
+	door := s.door(s.ways[0], s.Laptop.IP4, time.Hour)
+	if err := fresh.Open(door); !errors.Is(err, firewall.ErrNoRuleset) {
+		t.Errorf("open before apply: %v", err)
+	}
+	if err := fresh.Shut(door); !errors.Is(err, firewall.ErrNoRuleset) {
+		t.Errorf("shut before apply: %v", err)
+	}
+	unknown, network, timeless, lasting := door, door, door, door
+	unknown.Service, network.Source, timeless.TTL, lasting.TTL = "none", netip.MustParsePrefix("203.0.113.0/24"), 0, firewall.MaxTTL+1
+	for _, c := range []struct {
+		name string
+		door firewall.Door
+		want error
+	}{
+		{"unknown service", unknown, firewall.ErrUnknownService},
+		{"network", network, firewall.ErrSource},
+		{"no time", timeless, firewall.ErrTTL},
+		{"too long", lasting, firewall.ErrTTL},
+	} {
+		if err := s.Open(door, c.door); !errors.Is(err, c.want) {
+			t.Errorf("open, %s: %v", c.name, err)
+		}
+		if err := s.Apply(s.rules, []firewall.Door{door, c.door}); !errors.Is(err, c.want) {
+			t.Errorf("apply, %s: %v", c.name, err)
+		}
+	}
+	if err := s.Apply(firewall.Ruleset{Mark: 3}, nil); err == nil {
+		t.Error("a mark of two bits is applied")
+	}
+	s.every(func(w way) { s.shut(s.Laptop, w, "all was refused") })
+	doors, err := s.Doors()
+	if err != nil || len(doors) != 0 {
+		t.Errorf("doors after all was refused: %v, %v", doors, err)
+	}
+	s.must(s.Open())
+	s.must(s.Shut())
+}
+
+func testDown(t *testing.T, f Factory) {
+	s := newScene(t, f, nil)
+	s.must(s.Open(s.doors(s.Laptop, time.Hour)...))
+	s.public = true
+	other := s.backend() // spad down is another process
+	s.must(other.Down())
+	s.every(func(w way) {
+		if w.tag == tagLAN {
+			w.tag = tagDecoy
+		}
+		s.open(s.Stranger, w, "down")
+	})
+	doors, err := other.Doors()
+	if err != nil || len(doors) != 0 {
+		t.Errorf("doors after down: %v, %v", doors, err)
+	}
+	s.must(other.Down()) // nothing is there
+	s.must(s.Apply(s.rules, nil))
+	s.every(func(w way) { s.shut(s.Laptop, w, "applied again") })
+}
+
+// testMarks: a firewall of somebody else drops all that has not the mark, in the way of what comes in and of what
+// passes; and somebody else's bits of the mark arrive as they were.
+func testMarks(t *testing.T, f Factory) {
+	const foreign = 0x80000005
+	s := newScene(t, f, nil)
+	s.Router.Serve(t, firewall.UDP, knockPort, tagRouter)
+	s.must(s.Router.dropsUnmarked(foreign, foreign|testMark))
+	var knocks []way
+	for _, v6 := range s.families() {
+		knocks = append(knocks, way{"knock", v6, firewall.UDP, knockPort, tagRouter})
+	}
+	s.every(func(w way) { s.shut(s.Laptop, w, "before") })
+	s.must(s.Open(s.doors(s.Laptop, time.Hour)...))
+	s.every(func(w way) {
+		s.open(s.Laptop, w, "other rules accept the mark")
+		s.shut(s.Stranger, w, "other rules accept the mark")
+	})
+	s.ways = knocks
+	s.every(func(w way) { s.open(s.Stranger, w, "the knock port") })
+}
+
+// dropsUnmarked is a firewall that sets marks on all that comes in, and lets in or pass only the wanted mark, and what
+// belongs to a connection on its way back.
+func (h *Host) dropsUnmarked(set, want uint32) error {
+	c, err := nftables.New(nftables.WithNetNSFd(h.NetNS()))
+	if err != nil {
+		return err
+	}
+	table := c.AddTable(&nftables.Table{Name: "other", Family: nftables.TableFamilyINet})
+	chain := func(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority, policy nftables.ChainPolicy) *nftables.Chain {
+		return c.AddChain(&nftables.Chain{
+			Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: priority, Policy: &policy,
+		})
+	}
+	number := binaryutil.NativeEndian.PutUint32
+	mangle := chain("mangle", nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, nftables.ChainPolicyAccept)
+	c.AddRule(&nftables.Rule{Table: table, Chain: mangle, Exprs: []expr.Any{
+		&expr.Immediate{Register: 1, Data: number(set)},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
+	}})
+	for name, hook := range map[string]*nftables.ChainHook{"input": nftables.ChainHookInput, "forward": nftables.ChainHookForward} {
+		filter := chain(name, hook, nftables.ChainPriorityFilter, nftables.ChainPolicyDrop)
+		for _, match := range [][]expr.Any{
+			{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: number(want)}},
+			{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}}},
+			{ // neighbour discovery
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMPV6}},
+			},
+		} {
+			c.AddRule(&nftables.Rule{Table: table, Chain: filter, Exprs: append(match, &expr.Verdict{Kind: expr.VerdictAccept})})
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("making a foreign firewall at %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+func testForeign(t *testing.T, f Factory) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip("comparing rulesets needs the command nft")
+	}
+	s := &scene{T: t, Lab: NewLab(t)}
+	s.must(s.Router.dropsUnmarked(5, testMark|5))
+	if out, err := s.Router.Command("nft", foreignRules).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	list := func() string {
+		out, err := s.Router.Command("nft", "-a", "list", "ruleset").Output()
+		s.must(err)
+		return ours.ReplaceAllString(string(out), "")
+	}
+	before := list()
+	same := func(when string) {
+		if now := list(); now != before {
+			t.Errorf("%s, foreign rules have changed from:\n%s\nto:\n%s", when, before, now)
+		}
+	}
+	s.Backend = f(t, s.Router)
+	ssh := firewall.Service{Name: "ssh", Open: []firewall.Ports{{Proto: firewall.TCP, First: 22, Last: 22}}, Cut: true}
+	nas := firewall.Service{Name: "nas", Forward: &firewall.Forward{
+		Port: firewall.Ports{Proto: firewall.TCP, First: 80, Last: 80}, To4: netip.MustParseAddrPort("192.168.1.50:80"),
+	}}
+	rules := firewall.Ruleset{Services: []firewall.Service{ssh, nas}, KnockPort: knockPort, Mark: testMark}
+	door := firewall.Door{Service: "ssh", Source: netip.MustParsePrefix("203.0.113.10/32"), TTL: time.Hour}
+	s.must(s.Apply(rules, nil))
+	same("applied")
+	s.must(s.Open(door))
+	s.must(s.Apply(rules, []firewall.Door{door}))
+	s.must(s.Shut(door))
+	same("after doors")
+	s.must(s.Close())
+	s.Backend = f(t, s.Router)
+	s.must(s.Apply(rules, nil))
+	same("after a restart")
+	s.must(s.Down())
+	s.must(s.Close())
+	same("down")
+	if out, err := s.Router.Command("nft", "-a", "list", "ruleset").Output(); err != nil || string(out) != before {
+		t.Errorf("something of ours is left after down: %v\n%s", err, out)
+	}
+}
+
+// ours are the tables that a backend may make.
+var ours = regexp.MustCompile(`(?ms)^table inet spad \{.*?^\}\n`)
+
+// foreignRules resemble what other programs leave: the same hooks and priorities, the same names, NAT, sets, maps.
+const foreignRules = `
+table ip nat { chain PREROUTING { type nat hook prerouting priority dstnat; policy accept;
+  tcp dport 8080 dnat to 192.168.1.7:80 comment "not ours"
+  }
+  chain guard { tcp dport 22 accept; }
+}
+table inet fw4 {
+  set from4_ssh { type ipv4_addr; flags timeout; elements = { 192.0.2.7 } }
+  map ports { type inet_service : verdict; elements = { 22 : jump guard_ssh } }
+  chain guard_ssh { ip saddr @from4_ssh accept; }
+  chain prerouting { type filter hook prerouting priority dstnat - 10; policy accept;
+    tcp dport vmap @ports
+    meta mark & 0x000000ff == 0x00000001 accept
+  }
+}
+`
