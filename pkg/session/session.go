@@ -1,0 +1,104 @@
+// Package session is the table of open doors: who asked, for what, from where, until when.
+//
+// A session is one service for one source of one device. The kernel holds one door for a service and a source, however
+// many sessions (two devices behind one NAT address) stand behind it: a door lasts as long as its longest session, and
+// closing one session never closes another's. One goroutine owns the table and talks to the firewall; one code path
+// opens doors, whoever asks, and one closes them.
+//
+// Time is CLOCK_BOOTTIME, which neither jumps with the wall clock nor stops in suspend. The table is kept in a file so
+// that the next start takes the doors over; after a reboot they are forgotten.
+package session
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// Session is one open door of one device. Times are CLOCK_BOOTTIME.
+type Session struct {
+	ID        string        `json:"id"`
+	Device    string        `json:"device,omitempty"` // empty: opened by an operator
+	Key       string        `json:"key,omitempty"`    // id of the key that asked: under another key a device is another
+	Service   string        `json:"service"`
+	Source    netip.Prefix  `json:"source"`
+	Delegated bool          `json:"delegated,omitempty"` // a delegate named the address
+	Fixed     bool          `json:"fixed,omitempty"`     // the service does not roam: openings elsewhere stand beside it
+	By        string        `json:"by"`                  // "knock" or "operator"
+	Since     time.Duration `json:"since"`
+	Until     time.Duration `json:"until"`
+	ChangedMS int64         `json:"changed"` // time of the packet that last changed it; 0 if no packet did
+}
+
+// Opening asks for a door.
+type Opening struct {
+	Device    string // empty: an operator
+	Key       string // id of its key
+	Service   string
+	Source    netip.Prefix // masked to the service's prefix length
+	TTL       time.Duration
+	Delegated bool
+	Fixed     bool   // the service does not roam: leave an opening that is elsewhere as it is
+	By        string // "knock" or "operator"
+	TimeMS    int64  // the packet's time; 0: no packet
+}
+
+// Errors of Open that a device brings about.
+var (
+	// ErrStale refuses a packet that is older than the one that last changed the opening.
+	ErrStale = errors.New("a later knock has changed this opening")
+	// ErrStopped says that the table's goroutine has ended.
+	ErrStopped = errors.New("spad is stopping")
+)
+
+// owner is what a session is kept by: openings of one device for one service evict each other only within an address
+// family; delegated ones, those of a service that does not roam, and an operator's only for the same source.
+type owner struct {
+	device, service string
+	v6              bool
+	source          netip.Prefix // zero if the opening moves with its device
+}
+
+func (s *Session) owner() owner {
+	o := owner{device: s.Device, service: s.Service, v6: s.Source.Addr().Is6()}
+	if s.Delegated || s.Fixed || s.Device == "" {
+		o.source = s.Source
+	}
+	return o
+}
+
+// place is what the kernel knows of a door.
+type place struct {
+	service string
+	source  netip.Prefix
+}
+
+func (s *Session) place() place { return place{s.Service, s.Source} }
+
+// newID returns 8 random hexadecimal digits.
+func newID() string {
+	var b [4]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// Selection names the sessions that a close means. Empty fields match everything, but an empty selection nothing.
+type Selection struct {
+	ID      string
+	Device  string
+	Service string
+	Source  netip.Prefix // the delegated address
+	Own     bool         // not those that a delegate named an address for
+	TimeMS  int64        // the packet's time: not those that a later one changed; 0: no packet
+	All     bool
+}
+
+func (s Selection) matches(t *Session) bool {
+	if s == (Selection{}) {
+		return false
+	}
+	return (s.ID == "" || s.ID == t.ID) && (s.Device == "" || s.Device == t.Device) &&
+		(s.Service == "" || s.Service == t.Service) && (!s.Source.IsValid() || s.Source == t.Source) && !(s.Own && t.Delegated)
+}

@@ -1,0 +1,230 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"spad/pkg/event"
+	"spad/pkg/firewall"
+)
+
+// Options are the parts a Table works with.
+type Options struct {
+	Backend firewall.Backend
+	Bus     *event.Bus
+	Log     *slog.Logger
+	File    string               // where sessions are kept
+	BootID  string               // sessions of another boot are forgotten
+	Now     func() time.Duration // CLOCK_BOOTTIME
+}
+
+// Table is the table of open doors. Its methods may be called from anywhere while Run runs; they are carried out one
+// after the other by the goroutine of Run.
+type Table struct {
+	backend firewall.Backend
+	bus     *event.Bus
+	log     *slog.Logger
+	now     func() time.Duration
+	file    *file
+
+	jobs    chan func()
+	stopped chan struct{}
+
+	byOwner map[owner]*Session
+	byPlace map[place][]*Session
+	next    time.Duration // no session ends before; meaningless if there is none
+}
+
+// New returns an empty table. Start must come first, then Run.
+func New(o Options) *Table {
+	t := &Table{
+		backend: o.Backend, bus: o.Bus, log: o.Log, now: o.Now,
+		jobs:    make(chan func()),
+		stopped: make(chan struct{}),
+		byOwner: map[owner]*Session{},
+		byPlace: map[place][]*Session{},
+	}
+	t.file = &file{path: o.File, bootID: o.BootID, live: t.live}
+	return t
+}
+
+// Run carries out what the other methods ask, and ends sessions when their time is up, until ctx is done. The doors
+// stay as they are: stopping is not opening, nor closing.
+func (t *Table) Run(ctx context.Context) error {
+	defer close(t.stopped)
+	timer := time.NewTimer(t.sleep())
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return t.file.close()
+		case job := <-t.jobs:
+			job()
+		case <-timer.C:
+			t.expire()
+		}
+		timer.Reset(t.sleep())
+	}
+}
+
+// String names the task.
+func (t *Table) String() string { return "session table" }
+
+// do has the goroutine of Run call f, and waits for it.
+func (t *Table) do(f func()) error {
+	done := make(chan struct{})
+	select {
+	case t.jobs <- func() { defer close(done); f() }:
+		<-done
+		return nil
+	case <-t.stopped:
+		return ErrStopped
+	}
+}
+
+// Open opens a door, renews it, or moves it here: the door is open in the kernel when it returns without an error. Of an
+// error, nothing has changed, but for ErrStale the session is returned if it is open for this very source.
+func (t *Table) Open(o Opening) (Session, error) {
+	var s Session
+	var err error
+	if stopped := t.do(func() { s, err = t.open(o) }); stopped != nil {
+		return Session{}, stopped
+	}
+	return s, err
+}
+
+func (t *Table) open(o Opening) (Session, error) {
+	now := t.now()
+	s := &Session{
+		ID: newID(), Device: o.Device, Key: o.Key, Service: o.Service, Source: o.Source, Delegated: o.Delegated, Fixed: o.Fixed, By: o.By,
+		Since: now, Until: now + o.TTL, ChangedMS: o.TimeMS,
+	}
+	old := t.byOwner[s.owner()]
+	if old != nil && old.Until <= now {
+		t.end(old, event.Expired, "")
+		old = nil
+	}
+	if old != nil && o.TimeMS != 0 && o.TimeMS <= old.ChangedMS {
+		if old.Source == o.Source {
+			return *old, nil // an earlier try that was overtaken: what it asked for is open
+		}
+		return Session{}, ErrStale
+	}
+	if old != nil {
+		s.ID, s.Since, s.ChangedMS = old.ID, old.Since, max(s.ChangedMS, old.ChangedMS)
+	}
+	if err := t.replace(old, s, now); err != nil {
+		return Session{}, fmt.Errorf("opening %q for %v: %w", o.Service, o.Source, err)
+	}
+	t.publishOpened(old, s, o)
+	return *s, nil
+}
+
+// replace puts s in the place of old, which may be nil: on disk, then in the kernel, new door first. If a step fails,
+// those before it are undone.
+func (t *Table) replace(old, s *Session, now time.Duration) error {
+	if err := t.file.put(s); err != nil {
+		return err
+	}
+	if old != nil {
+		t.forget(old)
+	}
+	t.remember(s)
+	err := t.settle(s.place(), now)
+	if err == nil && old != nil && old.place() != s.place() {
+		err = t.settle(old.place(), now)
+	}
+	if err == nil {
+		t.compact()
+		return nil
+	}
+	t.forget(s)
+	if old != nil {
+		t.remember(old)
+		t.logFile(t.file.put(old))
+	} else {
+		t.logFile(t.file.drop(s))
+	}
+	if undo := t.settle(s.place(), now); undo != nil {
+		t.log.Error("a half opened door could not be shut; the kernel ends it in time", "service", s.Service,
+			"source", s.Source, "ttl", s.Until-now, "err", undo)
+	}
+	return err
+}
+
+// settle makes the kernel's door at p what the sessions there say: open as long as the longest, or shut.
+func (t *Table) settle(p place, now time.Duration) error {
+	door := firewall.Door{Service: p.service, Source: p.source}
+	for _, s := range t.byPlace[p] {
+		door.TTL = max(door.TTL, s.Until-now)
+	}
+	if door.TTL > 0 {
+		return t.backend.Open(door)
+	}
+	return t.backend.Shut(door)
+}
+
+func (t *Table) live() []*Session { return t.selected(func(*Session) bool { return true }) }
+
+func (t *Table) remember(s *Session) {
+	if len(t.byOwner) == 0 || s.Until < t.next {
+		t.next = s.Until
+	}
+	t.byOwner[s.owner()] = s
+	t.byPlace[s.place()] = append(t.byPlace[s.place()], s)
+}
+
+func (t *Table) forget(s *Session) {
+	delete(t.byOwner, s.owner())
+	rest := slices.DeleteFunc(t.byPlace[s.place()], func(o *Session) bool { return o == s })
+	if len(rest) == 0 {
+		delete(t.byPlace, s.place())
+		return
+	}
+	t.byPlace[s.place()] = rest
+}
+
+func (t *Table) publishOpened(old, s *Session, o Opening) {
+	e := t.event(event.Opened, s, o.By)
+	e.TTL = o.TTL
+	e.Until = time.Now().Add(o.TTL)
+	switch {
+	case old == nil:
+	case old.Source != s.Source:
+		e.Kind, e.From = event.Moved, text(old.Source)
+	default:
+		e.Kind = event.Renewed
+	}
+	t.bus.Publish(e)
+}
+
+func (t *Table) event(k event.Kind, s *Session, by string) event.Event {
+	if by == "knock" {
+		by = ""
+	}
+	return event.Event{Kind: k, Device: s.Device, Service: s.Service, Session: s.ID, Source: text(s.Source), By: by}
+}
+
+// List returns the open sessions, the one that ends first first, and the time they are measured by.
+func (t *Table) List() ([]Session, time.Duration, error) {
+	var all []Session
+	var now time.Duration
+	err := t.do(func() {
+		t.expire()
+		now = t.now()
+		for _, s := range t.byOwner {
+			all = append(all, *s)
+		}
+	})
+	slices.SortFunc(all, func(a, b Session) int {
+		if a.Until != b.Until {
+			return int(min(max(a.Until-b.Until, -1), 1))
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return all, now, err
+}
