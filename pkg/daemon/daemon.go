@@ -1,0 +1,215 @@
+// Package daemon wires the rooms together: one task per long-running thing, readiness, reload, an orderly stop.
+//
+//	reader (capture)  --admitted packets-->  workers (verify, policy)  -->  session table  -->  kernel
+//	     drops and counts, never blocks           one answer each             one goroutine
+//
+// Stopping is not opening: however the daemon ends, guard and doors stay in the kernel, the doors until their time, and
+// the next start takes both over.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"spad/keys"
+	"spad/pkg/capture"
+	"spad/pkg/config"
+	"spad/pkg/control"
+	"spad/pkg/device"
+	"spad/pkg/event"
+	"spad/pkg/firewall"
+	"spad/pkg/firewall/nftables"
+	"spad/pkg/flood"
+	"spad/pkg/replay"
+	"spad/pkg/session"
+	"spad/pkg/verify"
+	"spad/pkg/wire"
+)
+
+// saveEvery is how often the knock clock is saved.
+const saveEvery = 10 * time.Minute
+
+// Options say what to run.
+type Options struct {
+	Config       *config.Config
+	StateDir     string
+	Socket       string
+	Version      string
+	Log          *slog.Logger
+	AllowLockout bool            // start even if the guard shuts out the ssh session we are started from
+	Reload       <-chan struct{} // each value asks for a reload of the configuration
+	Ready        func()          // called when knocks are answered; may be nil
+}
+
+// Daemon is a running spad.
+type Daemon struct {
+	o       Options
+	log     *slog.Logger
+	bus     *event.Bus
+	started time.Time
+
+	store    *device.Store
+	registry *Registry
+	journal  *replay.Journal
+	budget   *flood.Budget
+	verifier *verify.Verifier
+	backend  firewall.Backend
+	table    *session.Table
+	udp      *capture.UDP
+
+	// mu is held for reading while a decision is made and carried out, and for writing while rights change, so that no
+	// door opens by a right that is gone.
+	mu  sync.RWMutex
+	cfg atomic.Pointer[config.Config]
+
+	queue    chan job
+	counters counters
+	stop     context.CancelFunc
+}
+
+// Run runs the daemon until ctx is done or a client of the control socket asks it to stop.
+func Run(ctx context.Context, o Options) (err error) {
+	d := &Daemon{o: o, log: o.Log, bus: event.NewBus(o.Log), started: time.Now(), queue: make(chan job, queueLength)}
+	d.cfg.Store(o.Config)
+	closers := &closers{}
+	defer func() { err = errors.Join(err, closers.close()) }()
+	if err := d.prepare(closers); err != nil {
+		return err
+	}
+	listener, err := control.Listen(o.Socket)
+	if err != nil {
+		return err
+	}
+	if err := d.table.Start(d.ruleset(o.Config), d.mayStay); err != nil {
+		listener.Close()
+		return err
+	}
+	ctx, d.stop = context.WithCancel(ctx)
+	defer d.stop()
+	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Events: d.bus, Log: d.log}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.table.Run(ctx) })
+	group.Go(func() error { return server.Serve(ctx, listener) })
+	group.Go(func() error { return d.udp.Run(ctx, d.read) })
+	group.Go(func() error { return d.housekeep(ctx) })
+	for range workers() {
+		group.Go(func() error { return d.work(ctx) })
+	}
+	d.bus.Publish(event.Event{Kind: event.Started})
+	if o.Ready != nil {
+		o.Ready()
+	}
+	err = group.Wait()
+	d.bus.Publish(event.Event{Kind: event.Stopped})
+	flushed, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return errors.Join(err, d.bus.Flush(flushed))
+}
+
+// prepare makes everything that can fail before the firewall is touched.
+func (d *Daemon) prepare(c *closers) (err error) {
+	cfg := d.o.Config
+	secret, err := keys.ReadRouterFile(cfg.KeyFile)
+	if err != nil {
+		return err
+	}
+	if d.store, err = device.Open(d.o.StateDir, d.nowMS); err != nil {
+		return err
+	}
+	c.add(d.store.Close)
+	roster, err := device.NewRoster(cfg.Devices, d.store.Devices())
+	if err != nil {
+		return err
+	}
+	d.journal, err = replay.Open(replay.Options{
+		Path: filepath.Join(d.o.StateDir, "journal"), Window: cfg.Window, Known: roster.Keys(), Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	c.add(d.journal.Close)
+	if d.registry, err = newRegistry(cfg, d.store, secret.Public(), d.journal.NowMS, d.bus); err != nil {
+		return err
+	}
+	d.registry.changed = d.rosterChanged
+	d.budget = flood.NewBudget(cfg.Limits)
+	d.verifier = verify.New(verify.Options{
+		Secret: secret, Budget: d.budget, Journal: d.journal, Tokens: d.store, Roster: roster, Loopback: cfg.TestLoopback,
+	})
+	d.refreshOwn()
+	if d.udp, err = capture.ListenUDP(cfg.Listen, wire.PacketSize, d.log); err != nil {
+		return err
+	}
+	c.add(d.udp.Close)
+	if !d.o.AllowLockout {
+		if err := lockout(d.ruleset(cfg), os.Getenv("SSH_CONNECTION")); err != nil {
+			return err
+		}
+	}
+	if d.backend, err = nftables.New(nftables.Options{}); err != nil {
+		return err
+	}
+	c.add(d.backend.Close)
+	d.table = session.New(session.Options{
+		Backend: d.backend, Bus: d.bus, Log: d.log, File: SessionsFile(d.o.StateDir), BootID: bootID(), Now: bootTime,
+	})
+	return nil
+}
+
+// nowMS is the knock clock for the state, which is opened before the journal.
+func (d *Daemon) nowMS() int64 {
+	if d.journal == nil {
+		return time.Now().UnixMilli()
+	}
+	return d.journal.NowMS()
+}
+
+func (d *Daemon) ruleset(cfg *config.Config) firewall.Ruleset { return cfg.Ruleset(d.udp.Port()) }
+
+// housekeep reloads when asked, saves the knock clock, and learns the router's own addresses.
+func (d *Daemon) housekeep(ctx context.Context) error {
+	save := time.NewTicker(saveEvery)
+	defer save.Stop()
+	look := time.NewTicker(ownEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.o.Reload:
+			// The reload itself has logged what is wrong.
+			_ = d.Reload(ctx)
+		case <-save.C:
+			if err := d.journal.Save(); err != nil {
+				d.bus.Publish(event.Event{Kind: event.JournalFailed, Reason: err.Error()})
+			}
+		case <-look.C:
+			d.refreshOwn()
+			d.retain(d.registry.Roster())
+		}
+	}
+}
+
+// closers are closed in reverse order.
+type closers struct{ list []func() error }
+
+func (c *closers) add(f func() error) { c.list = append(c.list, f) }
+
+func (c *closers) close() error {
+	var err error
+	for i := len(c.list) - 1; i >= 0; i-- {
+		if e := c.list[i](); e != nil {
+			err = errors.Join(err, fmt.Errorf("stopping: %w", e))
+		}
+	}
+	return err
+}
