@@ -1,0 +1,63 @@
+# Everything that is done with this repository, by name. `make` alone lists it.
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+# The version is the tag's; no build time inside, so two builds of one commit are the same bytes.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# no_docs leaves cli's unused manual-page generator out of the binaries.
+TAGS    := urfave_cli_no_docs
+BUILD   := $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '-s -w -X main.version=$(VERSION)'
+TEST    := $(GO) test -buildvcs=false -tags $(TAGS)
+TOOL    := $(GO) tool -modfile=contrib/tools/go.mod
+SCRIPTS := contrib/setup.sh .ci/run $(wildcard contrib/demo/*.sh)
+
+FUZZTIME  ?= 5s
+BENCHTIME ?= 1s
+
+.DEFAULT_GOAL := help
+.PHONY: help build install test check demo fuzz bench clean go-ready
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: go-ready ## the static binaries spad and knock, into ./bin
+	CGO_ENABLED=0 $(BUILD) -o bin/ ./spad ./knock
+
+install: build ## copy them to DESTDIR/PREFIX (PREFIX is /usr/local)
+	install -d '$(DESTDIR)$(PREFIX)/sbin' '$(DESTDIR)$(PREFIX)/bin'
+	install -m 0755 bin/spad '$(DESTDIR)$(PREFIX)/sbin/spad'
+	install -m 0755 bin/knock '$(DESTDIR)$(PREFIX)/bin/knock'
+
+test: ## every test, with the race detector
+	@GO='$(GO)' contrib/setup.sh go cc ip nft unshare
+	CGO_ENABLED=1 $(TEST) -race ./...
+
+check: go-ready ## formatting, vet, staticcheck, shell scripts, house rules, other systems
+	@bad=$$($(TOOL) gofumpt -l .); [ -z "$$bad" ] || { printf 'not formatted, mend with: %s gofumpt -w .\n%s\n' '$(TOOL)' "$$bad" >&2; exit 1; }
+	$(GO) vet -tags $(TAGS) ./...
+	$(TOOL) staticcheck -tags $(TAGS) ./...
+	GOOS=darwin $(GO) vet -tags $(TAGS) ./knock
+	GOOS=windows $(GO) vet -tags $(TAGS) ./knock
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo 'shellcheck is not installed: shell scripts not checked'; fi
+	$(TEST) -count=1 -run '^TestHouse' ./spad
+
+demo: ## a laptop, a stranger, a router and a LAN host in this terminal
+	@GO='$(GO)' contrib/demo/demo.sh
+
+fuzz: go-ready ## every fuzz target for FUZZTIME (5s)
+	@for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -tags $(TAGS) -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$target"; \
+	    $(TEST) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+bench: go-ready ## every benchmark
+	$(TEST) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+clean: ## remove what was built
+	rm -rf bin
+
+go-ready:
+	@GO='$(GO)' contrib/setup.sh go

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"spad/pkg/config"
+)
+
+func checkCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "check",
+		Usage: "validate the configuration and the key file, list every problem",
+		Description: "Needs neither the state nor the kernel, and changes nothing. All problems go to stderr, one per line.\n\n" +
+			"Example:\n  spad check && spad reload",
+		Flags: []cli.Flag{jsonFlag()},
+		Action: withArgs(func(c *cli.Context) error {
+			cfg, err := config.Load(pathsOf(c).config)
+			if err == nil {
+				_, err = routerKey(cfg)
+			}
+			return report(c, cfg, err)
+		}),
+	}
+}
+
+// verdict is what check says as JSON.
+type verdict struct {
+	OK       bool     `json:"ok"`
+	Services int      `json:"services"`
+	Devices  int      `json:"devices"`
+	Problems []string `json:"problems"`
+}
+
+func report(c *cli.Context, cfg *config.Config, problem error) error {
+	v := verdict{OK: problem == nil, Problems: []string{}}
+	if cfg != nil {
+		v.Services, v.Devices = len(cfg.Doors), len(cfg.Devices)
+	}
+	if problem != nil {
+		v.Problems = strings.Split(problem.Error(), "\n")
+	}
+	var err error
+	switch {
+	case c.Bool("json"):
+		err = printJSON(c.App.Writer, v)
+	case v.OK:
+		_, err = fmt.Fprintf(c.App.Writer, "ok: %d services, %d devices\n", v.Services, v.Devices)
+	}
+	return errors.Join(problem, err)
+}

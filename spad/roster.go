@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"spad/pkg/config"
+	"spad/pkg/control"
+	"spad/pkg/daemon"
+	"spad/pkg/device"
+)
+
+// withDevices hands f the devices: by way of the daemon if it runs, else of the state itself, locked meanwhile.
+func withDevices(ctx context.Context, p paths, f func(control.Devices) error) error {
+	client := control.NewClient(p.socket)
+	switch _, err := client.Status(ctx); {
+	case err == nil:
+		return f(client)
+	case !errors.Is(err, control.ErrNotRunning):
+		return err
+	}
+	cfg, err := config.Load(p.config)
+	if err != nil {
+		return err
+	}
+	if _, err := routerKey(cfg); err != nil {
+		return err
+	}
+	registry, err := daemon.OpenRegistry(cfg, p.state)
+	if errors.Is(err, device.ErrLocked) {
+		return fmt.Errorf("%w; no daemon listens at %s, if it has another socket name that with --socket", err, p.socket)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(registry), registry.Close())
+}
+
+// grants lists what --allow may name here, for who left it out.
+func grants(p paths) string {
+	cfg, err := config.Load(p.config)
+	if err != nil {
+		return "the services are in " + p.config
+	}
+	return config.CheckAllow(cfg.Rules, nil).Error()
+}

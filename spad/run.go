@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"spad/pkg/config"
+	"spad/pkg/daemon"
+)
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "run",
+		Usage: "the daemon, in the foreground",
+		Description: "Logs go to stderr, as text or, with log = \"json\" in the configuration, as JSON. SIGHUP reloads the configuration.\n" +
+			"SIGTERM stops the daemon: open doors stay open until their time, and what is shut stays shut; spad down takes it all away.\n\n" +
+			"Example:\n  spad run --config /etc/spad/spad.toml",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{
+				Name: "allow-lockout", DisableDefaultText: true,
+				Usage: "start even if the ssh session this is typed in would be shut out",
+			},
+		},
+		Action: withArgs(runDaemon),
+	}
+}
+
+func runDaemon(c *cli.Context) error {
+	p := pathsOf(c)
+	cfg, err := config.Load(p.config)
+	if err != nil {
+		return err
+	}
+	if _, err := routerKey(cfg); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(c.Context)
+	defer stop()
+	return daemon.Run(ctx, daemon.Options{
+		Config: cfg, StateDir: p.state, Socket: p.socket, Version: version, Log: logger(c.App.ErrWriter, cfg.LogJSON),
+		AllowLockout: c.Bool("allow-lockout"), Reload: hangups(ctx),
+	})
+}
+
+func logger(w io.Writer, asJSON bool) *slog.Logger {
+	if asJSON {
+		return slog.New(slog.NewJSONHandler(w, nil))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+// hangups passes SIGHUP on as a wish to reload, until ctx is done. Wishes that come while one is waiting are one.
+func hangups(ctx context.Context) <-chan struct{} {
+	signals, wishes := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		defer signal.Stop(signals)
+		for {
+			select {
+			case <-signals:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case wishes <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return wishes
+}

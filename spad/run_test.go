@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestHangups(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	wishes := hangups(ctx)
+	for range 2 { // the process must live on after each
+		if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		<-wishes
+	}
+}
+
+func TestLogger(t *testing.T) {
+	var text, asJSON strings.Builder
+	logger(&text, false).Info("started", "port", 41372)
+	if !strings.Contains(text.String(), "msg=started port=41372\n") {
+		t.Errorf("text: %s", text.String())
+	}
+	logger(&asJSON, true).Info("started", "port", 41372)
+	var line struct {
+		Msg  string
+		Port int
+	}
+	if err := json.Unmarshal([]byte(asJSON.String()), &line); err != nil || line.Msg != "started" || line.Port != 41372 {
+		t.Errorf("json: %s, %v", asJSON.String(), err)
+	}
+}

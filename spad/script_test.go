@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/urfave/cli/v2"
+
+	"spad/pkg/control"
+	"spad/pkg/device"
+	"spad/pkg/event"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected texts in testdata")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"spad": main})
+}
+
+// The scripts run the real command, wherever no firewall is needed.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each command under the race detector takes a second to end
+			return os.Chmod(e.WorkDir, 0o700)
+		},
+		Condition: func(name string) (bool, error) { return name == "root" && os.Geteuid() == 0, nil },
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"chown": chown, "exec-code": execCode, "lines": lines, "lock": lock, "serve": serve,
+		},
+	})
+}
+
+// exec-code N COMMAND wants this very exit code.
+func execCode(ts *testscript.TestScript, _ bool, args []string) {
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	if got := strconv.Itoa(code); got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// chown UID FILE gives a file away.
+func chown(ts *testscript.TestScript, _ bool, args []string) {
+	uid, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ts.Check(os.Chown(ts.MkAbs(args[1]), uid, uid))
+}
+
+// lines N FILE wants that many lines; FILE may be stdout or stderr.
+func lines(ts *testscript.TestScript, _ bool, args []string) {
+	if got := strconv.Itoa(strings.Count(ts.ReadFile(args[1]), "\n")); got != args[0] {
+		ts.Fatalf("%s has %s lines, want %s:\n%s", args[1], got, args[0], ts.ReadFile(args[1]))
+	}
+}
+
+// lock DIR holds a state directory until the script ends, as a daemon does.
+func lock(ts *testscript.TestScript, _ bool, args []string) {
+	store, err := device.Open(ts.MkAbs(args[0]), nil)
+	ts.Check(err)
+	ts.Defer(func() { store.Close() })
+}
+
+// serve SOCKET answers as a daemon with known sessions would, until the script ends or tells it to stop.
+func serve(ts *testscript.TestScript, _ bool, args []string) {
+	stop, err := serveFake(ts.MkAbs(args[0]), event.NewBus(slog.New(slog.DiscardHandler)))
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(stop()) })
+}
+
+func serveFake(socket string, bus *event.Bus) (stop func() error, err error) {
+	l, err := control.Listen(socket)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &fakeDaemon{stop: cancel}
+	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Events: bus, Log: slog.New(slog.DiscardHandler)}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, l) }()
+	return func() error { cancel(); return <-done }, nil
+}
+
+// fakeDaemon has one open door, and makes the same invite for everybody.
+type fakeDaemon struct {
+	devices
+	stop   func()
+	mended bool
+}
+
+// devices is for the methods that no script calls by way of a daemon.
+type devices interface{ control.Devices }
+
+func (d *fakeDaemon) session() control.Session {
+	now := time.Now()
+	return control.Session{
+		ID: "k3v9", Device: "laptop", Service: "nas", Source: "198.51.100.7", By: "knock",
+		Opened: now.Add(-time.Minute), Until: now.Add(14 * time.Minute), TTLLeft: 14 * 60,
+	}
+}
+
+func (d *fakeDaemon) Sessions(context.Context) ([]control.Session, error) {
+	return []control.Session{d.session()}, nil
+}
+
+func (d *fakeDaemon) Open(_ context.Context, r control.OpenRequest) (control.Session, error) {
+	if r.Service != "nas" {
+		return control.Session{}, control.Unknown("no service is called that; the configuration has nas")
+	}
+	if r.From == netip.MustParseAddr("::1") {
+		return control.Session{}, &control.UsageError{Text: "no door can be opened for ::1"}
+	}
+	ttl := 15 * time.Minute
+	if r.TTL != 0 {
+		ttl = r.TTL
+	}
+	return control.Session{ID: "m2x7", Service: r.Service, Source: r.From.String(), By: "operator", TTLLeft: int(ttl.Seconds())}, nil
+}
+
+func (d *fakeDaemon) Close(_ context.Context, r control.CloseRequest) ([]control.Session, error) {
+	switch {
+	case r.ID == "k3v9", r.Device == "laptop", r.Service == "nas", r.All:
+		return []control.Session{d.session()}, nil
+	case r.ID != "":
+		return nil, control.Unknown("no open session has that id; spad sessions shows them")
+	}
+	return nil, nil
+}
+
+func (d *fakeDaemon) Invite(_ context.Context, r control.InviteRequest) (control.Invite, error) {
+	return control.Invite{Name: r.Name, Line: "knock1:by-the-daemon", Expires: time.Now().Add(r.TTL)}, nil
+}
+
+func (d *fakeDaemon) Status(context.Context) (control.Status, error) {
+	return control.Status{
+		Version: "v9", Listen: ":41372", Firewall: "nftables", Started: time.Now().Add(-time.Hour), Uptime: 3600, KnockClock: time.Now(),
+		Devices: 1, Services: 2, Sessions: 1, Invites: 3, Counters: map[string]uint64{"packets_dropped": 7, "busy": 0},
+	}, nil
+}
+
+// Reload refuses the first time and has it mended by the second.
+func (d *fakeDaemon) Reload(context.Context) error {
+	if d.mended {
+		return nil
+	}
+	d.mended = true
+	return &control.UsageError{Text: "spad.toml:3: one problem\nspad.toml:7: another"}
+}
+
+func (d *fakeDaemon) Stop(context.Context) error { d.stop(); return nil }
+
+// A watcher sees events as they come, and ends without an error when it is interrupted, or when the daemon ends.
+func TestWatch(t *testing.T) {
+	interrupt := func(cancel, _ func()) { cancel() }
+	stopDaemon := func(_, stop func()) { stop() }
+	for _, tt := range []struct {
+		name, option, want string
+		end                func(cancel, stop func())
+	}{
+		{"text", "--json=false", "opened service=nas source=198.51.100.7", interrupt},
+		{"json", "--json", `"kind":"opened","service":"nas","source":"198.51.100.7"`, interrupt},
+		{"daemon ends", "--json", `"kind":"opened"`, stopDaemon},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bus := event.NewBus(slog.New(slog.DiscardHandler))
+			socket := filepath.Join(t.TempDir(), "s")
+			stop, err := serveFake(socket, bus)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			seen, stopped := make(chan string, 1), make(chan error, 1)
+			out := writerFunc(func(b []byte) (int, error) {
+				select {
+				case seen <- string(b):
+					tt.end(cancel, func() { go func() { stopped <- stop() }() })
+				default:
+				}
+				return len(b), nil
+			})
+			done := make(chan error, 1)
+			go func() {
+				done <- newApp(out, io.Discard).RunContext(ctx, []string{"spad", "watch", "--socket", socket, tt.option})
+			}()
+			publishUntil(bus, done, func(err error) {
+				if err != nil {
+					t.Errorf("watch ended with: %v", err)
+				}
+			})
+			if line := <-seen; !strings.Contains(line, tt.want) {
+				t.Errorf("got %q, want %q in it", line, tt.want)
+			}
+			cancel()
+			if tt.name != "daemon ends" {
+				stopped <- stop()
+			}
+			if err := <-stopped; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// publishUntil publishes until done: the watcher comes at its own time.
+func publishUntil(bus *event.Bus, done <-chan error, ended func(error)) {
+	for {
+		select {
+		case err := <-done:
+			ended(err)
+			return
+		default:
+			bus.Publish(event.Event{Kind: event.Opened, Service: "nas", Source: "198.51.100.7"})
+			runtime.Gosched()
+		}
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// help.txt must hold every command, and every command an example.
+func TestHelpIsComplete(t *testing.T) {
+	script, err := os.ReadFile("testdata/help.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	everyCommand(newApp(io.Discard, io.Discard), func(path string, c *cli.Command) {
+		if !strings.Contains(string(script), "exec spad "+path+" --help\n") {
+			t.Errorf("testdata/help.txt lacks: exec spad %s --help", path)
+		}
+		if !strings.Contains(c.Description, "Example:\n  ") {
+			t.Errorf("the help of %s has no example", path)
+		}
+	})
+}
