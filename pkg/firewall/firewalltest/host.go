@@ -71,24 +71,24 @@ func (l *Lab) host(name string, via *Host) *Host {
 	return h
 }
 
-// newNamespace makes a network namespace on a thread that ends with it.
+// newNamespace makes a network namespace. The thread goes back to where it was and lives on: commands that it has
+// started would die with it.
 func newNamespace() (*os.File, error) {
-	type result struct {
-		file *os.File
-		err  error
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
 	}
-	made := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread goes with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- result{nil, fmt.Errorf("making a network namespace: %w", err)}
-			return
-		}
-		file, err := os.Open("/proc/thread-self/ns/net")
-		made <- result{file, err}
-	}()
-	r := <-made
-	return r.file, r.err
+	defer home.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("making a network namespace: %w", err)
+	}
+	made, err := os.Open("/proc/thread-self/ns/net")
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		return nil, fmt.Errorf("leaving a new network namespace: %w", back)
+	}
+	runtime.UnlockOSThread()
+	return made, err
 }
 
 // connect makes the link between the host and its via.

@@ -2,11 +2,14 @@ package firewalltest_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -124,6 +127,28 @@ func TestLabCommand(t *testing.T) {
 	}
 	if err := l.Laptop.Command("no-such-command").Run(); err == nil {
 		t.Error("a command that does not exist runs")
+	}
+}
+
+func TestCommandOutlivesWhatComesAfter(t *testing.T) {
+	l := firewalltest.NewLab(t)
+	var started []*exec.Cmd
+	for range 8 {
+		cmd := l.Laptop.Command("sleep", "600")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		started = append(started, cmd)
+		l.AddHost("late", l.Internet, "", "")
+	}
+	for _, cmd := range started {
+		if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
+			t.Errorf("a command died: %v", err)
+		}
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+		if err != nil || bytes.Contains(b, []byte(") Z ")) {
+			t.Errorf("a command died: %s, %v", b, err)
+		}
 	}
 }
 

@@ -38,7 +38,8 @@ func (h *Host) Do(f func()) {
 func (h *Host) NetNS() int { return int(h.ns.Fd()) }
 
 // Command is exec.Command in the host's namespace. The caller may set what it likes; further ExtraFiles come after the
-// one that is there (so they begin at descriptor 4, and descriptor 3 is closed). The command dies with the test.
+// one that is there (so they begin at descriptor 4, and descriptor 3 is closed). The command is killed when the test
+// ends, however that happens.
 func (h *Host) Command(name string, args ...string) *exec.Cmd {
 	path, err := exec.LookPath(name)
 	cmd := exec.Command("/proc/self/exe", append([]string{execArg, "3", path, name}, args...)...)
@@ -50,6 +51,11 @@ func (h *Host) Command(name string, args ...string) *exec.Cmd {
 		}
 	})
 	cmd.Err = err
+	h.lab.tb.Cleanup(func() {
+		if cmd.Process != nil {
+			_ = cmd.Process.Kill() // an error if it has ended
+		}
+	})
 	return cmd
 }
 

@@ -10,22 +10,16 @@
 //	postrouting -10  cut     replies, by the port that the client used ----------------> cut_NAME
 //
 // Doors are elements with a timeout in the sets from4_NAME and from6_NAME; the kernel ends them by itself. The cost per
-// packet does not depend on the number of doors, and with the number of services grows by the depth of a map.
+// packet does not depend on the number of doors, and with the number of services grows by the depth of a map. After a
+// reload, names end with .1, then with nothing again: each Apply builds beside what is there.
 //
 // It needs the capability CAP_NET_ADMIN, and a kernel from 5.9 on (reject in prerouting; 5.2 without).
 package nftables
 
 import (
-	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
-
-	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 
 	"spad/pkg/firewall"
 )
@@ -58,117 +52,6 @@ func New(o Options) (*Backend, error) {
 		return nil, err
 	}
 	return b, nil
-}
-
-// Apply implements firewall.Backend. First it makes everything new beside the old, doors included, in as many
-// transactions as that takes; then one exchanges the rules of the base chains, which is what packets see; and one
-// removes the old, when no packet is on its way through it any more.
-func (b *Backend) Apply(r firewall.Ruleset, doors []firewall.Door) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := r.Check(); err != nil {
-		return fmt.Errorf("applying the ruleset: %w", err)
-	}
-	if err := checkDoors(r, doors, true); err != nil {
-		return fmt.Errorf("applying the ruleset: %w", err)
-	}
-	r.Services, r.AlwaysAllow = slices.Clone(r.Services), slices.Clone(r.AlwaysAllow)
-	return b.do("applying the ruleset", func(k kernel) error { return b.apply(k, r, doors) })
-}
-
-func (b *Backend) apply(k kernel, r firewall.Ruleset, doors []firewall.Door) error {
-	old, err := survey(k)
-	if err != nil {
-		return err
-	}
-	in := inForce{r, next(slices.Concat(old.sets, old.chains))}
-	static, hooked := &batch{}, &batch{}
-	static.addTable()
-	old.unhook(hooked)
-	layout{static, hooked, r, in.generation, old.standing}.write()
-	for _, part := range append(split(static, k.room(), in, doors, addDoors), hooked) {
-		if err := send(k, part); err != nil {
-			return err // what was made is seen by nobody, and goes with the next Apply
-		}
-	}
-	b.rules = &in
-	out := &batch{}
-	old.remove(out, r)
-	if len(out.messages) == 0 {
-		return nil
-	}
-	settle()
-	return send(k, out)
-}
-
-// found is what of ours is in the kernel.
-type found struct {
-	sets, chains []string        // but for base chains that stand where we want them
-	standing     map[string]bool // those
-}
-
-func survey(k kernel) (found, error) {
-	f := found{standing: map[string]bool{}}
-	var err error
-	if f.sets, err = k.sets(); errors.Is(err, unix.ENOENT) {
-		return f, nil
-	} else if err != nil {
-		return f, err
-	}
-	chains, err := k.chains()
-	if err != nil {
-		return f, err
-	}
-	for _, c := range chains {
-		if c.Table.Name != tableName {
-			continue
-		}
-		if want, ok := bases[c.Name]; ok && want.stands(c) {
-			f.standing[c.Name] = true
-		} else {
-			f.chains = append(f.chains, c.Name)
-		}
-	}
-	return f, nil
-}
-
-// unhook takes the rules out of the base chains. Those that stand elsewhere than we want go at once.
-func (f found) unhook(out *batch) {
-	for _, name := range slices.Sorted(maps.Keys(f.standing)) {
-		out.flushChain(name)
-	}
-	for _, name := range f.chains {
-		if _, ok := bases[name]; ok {
-			out.flushChain(name)
-			out.delChain(name)
-		}
-	}
-}
-
-// remove deletes the sets and chains, and base chains that the ruleset has no use for.
-func (f found) remove(out *batch, r firewall.Ruleset) {
-	var chains []string
-	for _, name := range f.chains {
-		if _, ok := bases[name]; !ok {
-			out.flushChain(name)
-			chains = append(chains, name)
-		}
-	}
-	for name := range f.standing {
-		if !needs(r, name) {
-			chains = append(chains, name)
-		}
-	}
-	for _, name := range f.sets {
-		out.delSet(name)
-	}
-	for _, name := range chains {
-		out.delChain(name)
-	}
-}
-
-func (h hook) stands(c *nftables.Chain) bool {
-	return c.Hooknum != nil && c.Priority != nil && *c.Hooknum == h.number && *c.Priority == h.priority && c.Type == h.kind
 }
 
 // Open implements firewall.Backend. If it takes several transactions and a later one fails, all of the doors are shut:
@@ -220,92 +103,6 @@ func checkDoors(r firewall.Ruleset, doors []firewall.Door, timed bool) error {
 		}
 	}
 	return nil
-}
-
-// Doors implements firewall.Backend.
-func (b *Backend) Doors() ([]firewall.Door, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var doors []firewall.Door
-	err := b.do("listing doors", func(k kernel) (err error) {
-		doors, err = read(k)
-		return err
-	})
-	slices.SortFunc(doors, func(a, b firewall.Door) int {
-		return cmp.Or(cmp.Compare(a.Service, b.Service), a.Source.Compare(b.Source))
-	})
-	return doors, err
-}
-
-// read lists the doors in one state of the ruleset: a list that others changed meanwhile may lack some.
-func read(k kernel) ([]firewall.Door, error) {
-	before, err := k.generation()
-	for err == nil {
-		var doors []firewall.Door
-		var after uint32
-		if doors, err = readSets(k); err != nil {
-			break
-		}
-		if after, err = k.generation(); err == nil && after == before {
-			return doors, nil
-		}
-		before = after
-	}
-	return nil, err
-}
-
-// readSets lists the doors of the newest generation. There is another one only if an Apply came no further than half.
-func readSets(k kernel) ([]firewall.Door, error) {
-	sets, err := k.sets()
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	var doors []firewall.Door
-	for _, set := range sets {
-		_, newest := parseGeneration(sets[0])
-		name, generation := parseGeneration(set)
-		service, bits, ok := parseDoorSet(name)
-		if !ok || generation != newest {
-			continue
-		}
-		elements, err := readSet(k, set)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range elements {
-			if d, ok := readDoor(service, bits, e); ok {
-				doors = append(doors, d)
-			}
-		}
-	}
-	return doors, nil
-}
-
-// readSet lists a set twice or more, until two lists are the same. The kernel lists a hash table by position, so while
-// it makes the table larger, for some milliseconds after a thousand new doors, one list has some twice and others not
-// at all. If lists go on to differ because doors expire, it takes all that was ever listed.
-func readSet(k kernel, set string) (map[string]element, error) {
-	all := map[string]element{}
-	var before map[string]element
-	for range 10 {
-		list, err := k.elements(set)
-		if err != nil {
-			return nil, err
-		}
-		now := map[string]element{}
-		for _, e := range list {
-			now[string(e.key)] = e
-		}
-		maps.Copy(all, now)
-		same := func(a, b element) bool { return bytes.Equal(a.key, b.key) }
-		if len(now) == len(list) && before != nil && maps.EqualFunc(now, before, same) {
-			return now, nil
-		}
-		before = now
-	}
-	return all, nil
 }
 
 // Down implements firewall.Backend.
