@@ -161,10 +161,10 @@ func TestStalledLogBlocksNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &stalled{gate: make(chan struct{})}
 		b := NewBus(logTo(out, slog.LevelInfo))
-		b.Publish(Event{Kind: Opened, Session: "first"})
+		b.Publish(Event{Kind: DeviceEnrolled, Session: "first"})
 		synctest.Wait() // the writer holds it now
 		for range logQueue + 7 {
-			b.Publish(Event{Kind: Opened})
+			b.Publish(Event{Kind: DeviceEnrolled})
 		}
 		if b.Dropped() != 7 {
 			t.Errorf("dropped %d", b.Dropped())
@@ -178,7 +178,7 @@ func TestStalledLogBlocksNobody(t *testing.T) {
 		if err := b.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if n := strings.Count(out.String(), "msg=opened"); n != logQueue+1 {
+		if n := strings.Count(out.String(), "msg=\"device enrolled\""); n != logQueue+1 {
 			t.Errorf("%d lines", n)
 		}
 		if !strings.Contains(out.String(), "lost=7") {

@@ -14,8 +14,15 @@ import (
 const (
 	logQueue  = 1024        // lines that may wait for a slow log
 	logWindow = time.Minute // what a device can repeat at will is limited per window …
-	logBurst  = 5           // … to so many lines of each kind
+	logBurst  = 5           // … to so many lines of each kind …
+	doorBurst = 60          // … or so many, where each line is a change that was made
 )
+
+// bursts are the kinds that a device can cause as often as it likes, and how many lines of each it gets in a window.
+var bursts = map[Kind]uint64{
+	KnockRefused: logBurst, Renewed: logBurst, BackendFailed: logBurst, JournalFailed: logBurst,
+	Opened: doorBurst, Moved: doorBurst, Closed: doorBurst,
+}
 
 // repeater is a device and a kind of event that it can cause as often as it likes.
 type repeater struct {
@@ -54,7 +61,7 @@ func (l *logSink) take(e Event) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if (e.Kind == KnockRefused || e.Kind == Renewed) && !l.allow(repeater{e.Device, e.Kind}) {
+	if bursts[e.Kind] > 0 && !l.allow(repeater{e.Device, e.Kind}) {
 		return
 	}
 	l.push(line{level, e.Kind.Text(), e.LogAttrs()})
@@ -67,7 +74,7 @@ func (l *logSink) allow(r repeater) bool {
 		l.window = time.AfterFunc(logWindow, l.endWindow)
 	}
 	l.repeats[r]++
-	return l.repeats[r] <= logBurst
+	return l.repeats[r] <= bursts[r.kind]
 }
 
 func (l *logSink) endWindow() {
@@ -80,8 +87,8 @@ func (l *logSink) endWindow() {
 func (l *logSink) summarise() {
 	byName := func(a, b repeater) int { return strings.Compare(a.device+string(a.kind), b.device+string(b.kind)) }
 	for _, r := range slices.SortedFunc(maps.Keys(l.repeats), byName) {
-		if n := l.repeats[r]; n > logBurst {
-			attrs := []slog.Attr{slog.String("device", r.device), slog.Uint64("suppressed", n-logBurst)}
+		if n, burst := l.repeats[r], bursts[r.kind]; n > burst {
+			attrs := []slog.Attr{slog.String("device", r.device), slog.Uint64("suppressed", n-burst)}
 			l.push(line{r.kind.level(), r.kind.Text() + " more often", attrs})
 		}
 	}
