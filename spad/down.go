@@ -50,10 +50,11 @@ func down(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(backend.Down(), backend.Close()); err != nil {
-		return err
-	}
+	// First the file: if it stayed, the next start would bring the doors back.
 	if err := session.Forget(daemon.SessionsFile(p.state)); err != nil {
+		return errors.Join(err, backend.Close())
+	}
+	if err := errors.Join(backend.Down(), backend.Close()); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(c.App.Writer, "spad is down: nothing of it is left in the firewall")

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -89,7 +88,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := d.table.Start(d.ruleset(o.Config), d.mayStay); err != nil {
+	if err := d.table.Start(d.ruleset(o.Config), d.limit(o.Config, d.registry.Roster())); err != nil {
 		listener.Close()
 		return err
 	}
@@ -140,18 +139,18 @@ func (d *Daemon) prepare(c *closers) (err error) {
 	if d.registry, err = newRegistry(cfg, d.store, secret.Public(), d.journal.NowMS, d.bus); err != nil {
 		return err
 	}
-	d.registry.changed = d.rosterChanged
 	d.budget = flood.NewBudget(cfg.Limits)
 	d.verifier = verify.New(verify.Options{
 		Secret: secret, Budget: d.budget, Journal: d.journal, Tokens: d.store, Roster: roster, Loopback: cfg.TestLoopback,
 	})
+	d.registry.changed = d.verifier.SetRoster
 	d.refreshOwn()
 	if d.udp, err = capture.ListenUDP(cfg.Listen, wire.PacketSize, d.log); err != nil {
 		return err
 	}
 	c.add(d.udp.Close)
 	if !d.o.AllowLockout {
-		if err := lockout(d.ruleset(cfg), os.Getenv("SSH_CONNECTION")); err != nil {
+		if err := lockout(d.ruleset(cfg), sshConnection()); err != nil {
 			return err
 		}
 	}
@@ -194,7 +193,9 @@ func (d *Daemon) housekeep(ctx context.Context) error {
 			}
 		case <-look.C:
 			d.refreshOwn()
-			d.retain(d.registry.Roster())
+			if err := d.retain("expiry"); err != nil {
+				d.bus.Publish(event.Event{Kind: event.BackendFailed, Reason: err.Error()})
+			}
 		}
 	}
 }

@@ -399,6 +399,12 @@ func TestStartRefused(t *testing.T) {
 	refused("the port in use", "41372", "--config", r.dir+"/spad.toml", "--state", other, "--socket", other+"/s")
 	r.kill(syscall.SIGTERM)
 	refused("the ssh session it is started from", "always_allow", r.paths()...)
+	// As under sudo: only the shell above knows of it.
+	under := r.Router.Command("sh", append([]string{"-c", `env -u SSH_CONNECTION "$@"; exit $?`, "sh", r.bin + "/spad", "run"}, r.paths()...)...)
+	under.Env = append(os.Environ(), "SSH_CONNECTION=203.0.113.10 50000 203.0.113.1 8080")
+	if out, err := under.CombinedOutput(); err == nil || !strings.Contains(string(out), "always_allow") {
+		t.Errorf("the ssh session behind sudo: %v, %s", err, out)
+	}
 	if err := os.Chmod(r.dir+"/router.key", 0o644); err != nil {
 		t.Fatal(err)
 	}

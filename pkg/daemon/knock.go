@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"spad/pkg/capture"
-	"spad/pkg/device"
 	"spad/pkg/event"
 	"spad/pkg/policy"
 	"spad/pkg/session"
@@ -114,22 +113,22 @@ func (d *Daemon) obeyOpen(k verify.Knock) wire.Answer {
 	if !verdict.Allowed {
 		return d.deny(k, verdict.Service.Name, string(verdict.Reason), wire.Denied)
 	}
-	if !k.Device.Expires.IsZero() { // no door outlives the right to it
-		left := k.Device.Expires.Sub(time.UnixMilli(d.journal.NowMS()))
-		verdict.TTL = max(min(verdict.TTL, left.Truncate(time.Second)), time.Second)
-	}
+	left := untilExpiry(k.Device, verdict.TTL, time.UnixMilli(d.journal.NowMS()))
+	verdict.TTL = max(left.Truncate(time.Second), time.Second)
 	s, err := d.table.Open(session.Opening{
 		Device: k.Device.Name, Key: k.Device.ID().String(), Service: verdict.Service.Name, Source: verdict.Source, TTL: verdict.TTL,
 		Delegated: k.Delegated, Fixed: !verdict.Service.Roam, By: "knock", TimeMS: m.TimeMS,
 	})
 	switch {
+	case errors.Is(err, session.ErrStopped):
+		return wire.Answer{Status: wire.Busy} // the next start opens
 	case errors.Is(err, session.ErrStale):
 		return d.deny(k, verdict.Service.Name, err.Error(), wire.Denied)
 	case err != nil:
 		return d.deny(k, verdict.Service.Name, err.Error(), wire.Failed)
 	}
 	d.accepted(k, verdict.Service.Name)
-	left := min(s.Until-bootTime()+time.Second/2, verdict.TTL)
+	left = min(s.Until-bootTime()+time.Second/2, verdict.TTL)
 	return wire.Answer{Status: wire.Opened, TTL: uint16(max(left/time.Second, 1)), Port: verdict.Service.Port}
 }
 
@@ -142,11 +141,13 @@ func (d *Daemon) obeyClose(k verify.Knock) wire.Answer {
 	if err := d.journal.Raise(k.Device.Key, m.TimeMS); err != nil {
 		return d.deny(k, verdict.Service.Name, err.Error(), wire.Failed)
 	}
-	sel := session.Selection{Device: k.Device.Name, Service: verdict.Service.Name, Own: !k.Delegated, TimeMS: m.TimeMS}
-	if k.Delegated {
-		sel.Source = d.sourceOf(verdict.Service.Name, k.Source)
+	sel := session.Selection{
+		Device: k.Device.Name, Key: k.Device.ID().String(), Service: verdict.Service.Name,
+		Source: d.sourceOf(verdict.Service.Name, k.Source), Own: !k.Delegated, TimeMS: m.TimeMS,
 	}
 	switch _, err := d.table.Close(sel, "knock"); {
+	case errors.Is(err, session.ErrStopped):
+		return wire.Answer{Status: wire.Busy}
 	case errors.Is(err, session.ErrStale):
 		return d.deny(k, verdict.Service.Name, err.Error(), wire.Denied)
 	case err != nil:
@@ -183,12 +184,11 @@ func (d *Daemon) deny(k verify.Knock, service, why string, status wire.Status) w
 
 // handleEnroll uses the invite. Whatever is wrong is silence: the sender is nobody yet.
 func (d *Daemon) handleEnroll(j job, k verify.Knock) {
-	_, _, err := d.registry.enroll(k.Packet.Message.Token, k.Device.Key)
-	if err != nil {
+	if err := d.registry.enroll(k.Packet.Message.Token, k.Device.Key); err != nil {
 		d.counters.denied.Add(1)
-		if !errors.Is(err, device.ErrUsed) {
-			d.log.Warn("an enrolment was refused", "source", j.from.From.Addr(), "err", err)
-		}
+		d.bus.Publish(event.Event{
+			Kind: event.KnockRefused, Device: "(enrolment)", Source: j.from.From.Addr().String(), Reason: err.Error(),
+		})
 		return
 	}
 	d.counters.good.Add(1)

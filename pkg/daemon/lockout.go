@@ -3,11 +3,47 @@ package daemon
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 
 	"spad/pkg/firewall"
 )
+
+// sshConnection returns the SSH_CONNECTION of the ssh session that spad is started from, or nothing. sudo takes it out
+// of the environment, so the processes above are looked at too.
+func sshConnection() string {
+	if c := os.Getenv("SSH_CONNECTION"); c != "" {
+		return c
+	}
+	for pid := os.Getppid(); pid > 1; pid = parent(pid) {
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err != nil {
+			return ""
+		}
+		for _, v := range strings.Split(string(env), "\x00") {
+			if c, ok := strings.CutPrefix(v, "SSH_CONNECTION="); ok {
+				return c
+			}
+		}
+	}
+	return ""
+}
+
+// parent returns the parent of a process, or 0.
+func parent(pid int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The command's name, in parentheses, may hold anything; the state and the parent come after the last one.
+	words := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(words) < 2 {
+		return 0
+	}
+	ppid, _ := strconv.Atoi(words[1])
+	return ppid
+}
 
 // lockout returns an error if the guard of a ruleset would shut out the ssh session that spad is started from.
 // connection is the environment's SSH_CONNECTION: client address, client port, server address, server port.

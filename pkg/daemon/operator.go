@@ -36,7 +36,7 @@ func (d *Daemon) Open(_ context.Context, r control.OpenRequest) (control.Session
 	}
 	from := r.From.Unmap().WithZone("")
 	if !d.verifier.Usable(from) {
-		return control.Session{}, &control.UsageError{Text: fmt.Sprintf("no door can be opened for %s: it is unspecified, multicast, loopback, or the router's own", from)}
+		return control.Session{}, &control.UsageError{Text: fmt.Sprintf("no door can be opened for %s: it is unspecified, multicast, loopback, IPv6 link-local, or the router's own", from)}
 	}
 	if from.Is4() && !service.IPv4 || from.Is6() && !service.IPv6 {
 		return control.Session{}, &control.UsageError{Text: fmt.Sprintf("%q has no target for the address family of %s", r.Service, from)}
@@ -137,9 +137,14 @@ func (d *Daemon) AddDevice(ctx context.Context, dev control.Device) error {
 
 // RemoveDevice implements control.Devices. It waits for the knocks under way: none of them opens a door afterwards.
 func (d *Daemon) RemoveDevice(ctx context.Context, name string) (control.Device, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.registry.RemoveDevice(ctx, name)
+	gone, err := d.registry.RemoveDevice(ctx, name)
+	if err != nil {
+		return gone, err
+	}
+	if err := d.retain(operator); err != nil {
+		return gone, fmt.Errorf("%q is removed, but a door of it could not be shut yet, which is tried again: %w", name, err)
+	}
+	return gone, nil
 }
 
 // Invite implements control.Devices.

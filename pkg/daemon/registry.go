@@ -170,16 +170,16 @@ func (r *Registry) Invite(_ context.Context, q control.InviteRequest) (control.I
 	return control.Invite{Name: q.Name, Line: line, Expires: time.UnixMilli(expires)}, nil
 }
 
-// enroll uses an invite for a key whose signature was checked. It returns the device, and whether it is new.
-func (r *Registry) enroll(token keys.TokenID, key keys.DevicePublic) (device.Device, bool, error) {
+// enroll uses an invite for a key whose signature was checked.
+func (r *Registry) enroll(token keys.TokenID, key keys.DevicePublic) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d, fresh, err := r.store.Enroll(token, key, r.nowMS())
 	if err != nil || !fresh {
-		return d, false, err
+		return err
 	}
 	r.bus.Publish(event.Event{Kind: event.DeviceEnrolled, Device: d.Name})
-	return d, true, r.renew()
+	return r.renew()
 }
 
 // setConfig takes the devices and services of a new configuration over, unless they clash with the state.

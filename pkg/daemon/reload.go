@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"spad/pkg/control"
 	"spad/pkg/device"
 	"spad/pkg/event"
+	"spad/pkg/policy"
 	"spad/pkg/session"
 	"spad/pkg/wire"
 )
@@ -46,10 +48,10 @@ func (d *Daemon) reload() error {
 	if err != nil {
 		return &control.UsageError{Text: err.Error()}
 	}
-	if err := d.table.Reload(d.ruleset(cfg), d.stays(cfg, roster)); err != nil {
+	if err := d.table.Reload(d.ruleset(cfg), d.limit(cfg, roster)); err != nil {
 		return fmt.Errorf("the firewall refuses the new configuration, the old one stays: %w", err)
 	}
-	// Nothing below fails: the roster was just made of the same devices, and only this lock's holder changes rights.
+	// Nothing below fails: the roster was just made of the same devices, and all who change them hold this lock.
 	d.cfg.Store(cfg)
 	d.journal.SetWindow(cfg.Window)
 	d.budget.SetLimits(cfg.Limits)
@@ -72,43 +74,46 @@ func restartNeeded(old, cfg *config.Config) error {
 	return errs
 }
 
-// rosterChanged gives the verifier the new devices and shuts the doors of those that lost their right.
-func (d *Daemon) rosterChanged(r *device.Roster) {
-	d.verifier.SetRoster(r)
-	d.retain(r)
-}
-
-// retain shuts the doors of sessions whose device has no right to them any more: it was removed, disabled, or expired.
-func (d *Daemon) retain(r *device.Roster) {
-	if err := d.table.Retain(d.stays(d.cfg.Load(), r)); err != nil && !errors.Is(err, session.ErrStopped) {
-		d.bus.Publish(event.Event{Kind: event.BackendFailed, Reason: err.Error()})
+// retain shuts the doors of sessions whose device has no right to them any more. No knock is under way meanwhile.
+func (d *Daemon) retain(by string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := d.table.Retain(d.limit(d.cfg.Load(), d.registry.Roster()), by)
+	if errors.Is(err, session.ErrStopped) {
+		return nil
 	}
+	return err
 }
 
-// stays says of a session whether its device still has the right to it. An operator's needs none.
-func (d *Daemon) stays(cfg *config.Config, roster *device.Roster) func(session.Session) bool {
-	now := d.journal.NowMS()
-	return func(s session.Session) bool {
+// limit returns how long a session may stay open under a configuration and its devices: as long as a knock would get
+// now. An operator's is bound by the service alone.
+func (d *Daemon) limit(cfg *config.Config, roster *device.Roster) session.Limit {
+	now := time.UnixMilli(d.journal.NowMS())
+	return func(s session.Session) time.Duration {
 		service, ok := cfg.Rules.Service(s.Service)
 		if !ok {
-			return false
+			return 0
 		}
 		if s.Device == "" {
-			return true
+			return service.MaxTTL
 		}
 		dev, ok := roster.ByName(s.Device)
-		return ok && dev.ID().String() == s.Key && dev.Active(now) && granted(cfg, dev.Allow, service.Name) && (!s.Delegated || dev.Delegate)
+		if !ok || dev.ID().String() != s.Key || !dev.Active(now.UnixMilli()) || s.Delegated && !dev.Delegate {
+			return 0
+		}
+		verdict := cfg.Rules.Decide(policy.Request{
+			Allow: dev.Allow, Service: wire.ServiceIDOf(s.Service), TTL: math.MaxUint16, Source: s.Source.Addr(), At: now,
+		})
+		return untilExpiry(dev, verdict.TTL, now)
 	}
 }
 
-// mayStay judges the sessions of an earlier run.
-func (d *Daemon) mayStay(s session.Session) bool {
-	return d.stays(d.cfg.Load(), d.registry.Roster())(s)
-}
-
-// granted says whether rights name a service, whatever the hour and the place.
-func granted(cfg *config.Config, allow []string, service string) bool {
-	return cfg.Rules.DecideClose(allow, wire.ServiceIDOf(service)).Allowed
+// untilExpiry cuts a time to live to the device's own end: no door outlives the right to it.
+func untilExpiry(dev device.Device, ttl time.Duration, now time.Time) time.Duration {
+	if dev.Expires.IsZero() {
+		return ttl
+	}
+	return min(ttl, dev.Expires.Sub(now))
 }
 
 // refreshOwn learns the router's own addresses.

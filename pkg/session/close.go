@@ -24,6 +24,10 @@ func (t *Table) Close(sel Selection, by string) ([]Session, error) {
 	var closed []Session
 	var errs error
 	stopped := t.do(func() {
+		if sel.TimeMS != 0 {
+			r := right{sel.Device, sel.Key, sel.Service}
+			t.closed[r] = max(t.closed[r], sel.TimeMS)
+		}
 		for _, s := range t.selected(sel.matches) {
 			if sel.TimeMS != 0 && sel.TimeMS < s.ChangedMS {
 				errs = errors.Join(errs, ErrStale)

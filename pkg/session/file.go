@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/google/renameio/v2"
 )
@@ -18,8 +19,8 @@ const fileVersion = 1
 // compactAt is how many lines the file may have before it is worth writing it anew.
 const compactAt = 4096
 
-// file keeps the sessions as JSON lines: a header, then a line for each change, the last one of an id counts. It is not
-// synced to the disk: it must outlive the process, not the boot, for a reboot forgets the doors anyway.
+// file keeps the sessions as JSON lines: a header, then a line for each change, the last one of an id counts. A change
+// is not synced to the disk: it must outlive the process, not the boot, for a reboot forgets the doors anyway.
 type file struct {
 	path   string
 	bootID string
@@ -115,7 +116,7 @@ func (f *file) rewrite() error {
 	if err := f.close(); err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(f.path, b.Bytes(), 0o600); err != nil {
+	if err := renameio.WriteFile(f.path, b.Bytes(), 0o600, renameio.WithTempDir(filepath.Dir(f.path))); err != nil {
 		os.Remove(f.path)
 		return fmt.Errorf("writing the open sessions: %w", err)
 	}

@@ -9,24 +9,21 @@ import (
 	"spad/pkg/firewall"
 )
 
-// Start puts the ruleset into the kernel together with the doors that an earlier run of this boot left open and that
-// keep says may stay. It comes before Run.
-func (t *Table) Start(rules firewall.Ruleset, keep func(Session) bool) error {
+// Limit says how long a session may stay open from now on; nothing or less: not at all.
+type Limit func(Session) time.Duration
+
+// Start puts the ruleset into the kernel together with the doors that an earlier run of this boot left open, as long as
+// the limit lets them. It comes before Run.
+func (t *Table) Start(rules firewall.Ruleset, limit Limit) error {
 	earlier, err := t.file.load()
 	if err != nil {
 		t.log.Warn("open doors of the last run are shut", "err", err)
 	}
 	now := t.now()
 	for _, s := range earlier {
-		_, known := rules.Service(s.Service)
-		// An unclean end may have left two lines of one owner: the later change counts.
-		if old := t.byOwner[s.owner()]; old != nil && old.Until >= s.Until {
-			continue
-		} else if old != nil {
-			t.forget(old)
-		}
-		if known && s.Until > now && fits(rules, s) && keep(*s) {
-			t.remember(s)
+		if left := t.left(rules, limit, s, now); left > 0 {
+			s.Until = now + left
+			t.restore(s)
 		}
 	}
 	if err := t.backend.Apply(rules, t.doors(now)); err != nil {
@@ -37,25 +34,57 @@ func (t *Table) Start(rules firewall.Ruleset, keep func(Session) bool) error {
 		e.TTL, e.Until = s.Until-now, time.Now().Add(s.Until-now)
 		t.bus.Publish(e)
 	}
-	return t.file.rewrite()
+	t.logFile(t.file.rewrite()) // a full disk opens nothing new, but the guard is up
+	return nil
 }
 
-// Reload replaces the ruleset; sessions that do not fit it, or that keep refuses, end with it, in one step. Of an error,
-// nothing has changed.
-func (t *Table) Reload(rules firewall.Ruleset, keep func(Session) bool) error {
+// restore takes a session of an earlier run over. If the file has two of one owner, the later change counts.
+func (t *Table) restore(s *Session) {
+	if old := t.byOwner[s.owner()]; old != nil {
+		if old.ChangedMS > s.ChangedMS {
+			return
+		}
+		t.forget(old)
+	}
+	t.remember(s)
+}
+
+// left returns how long a session may go on under the rules.
+func (t *Table) left(rules firewall.Ruleset, limit Limit, s *Session, now time.Duration) time.Duration {
+	if !fits(rules, s) {
+		return 0
+	}
+	return min(s.Until-now, limit(*s))
+}
+
+// Reload replaces the ruleset; sessions that do not fit it end with it, and those over the limit are cut to it, in one
+// step. Of an error, nothing has changed. No knock may be under way.
+func (t *Table) Reload(rules firewall.Ruleset, limit Limit) error {
 	var failed error
 	stopped := t.do(func() {
-		gone := t.selected(func(s *Session) bool { return !fits(rules, s) || !keep(*s) })
-		for _, s := range gone {
+		now := t.now()
+		before := map[*Session]time.Duration{}
+		var gone []*Session
+		for _, s := range t.live() {
+			before[s] = s.Until
 			t.forget(s)
+			if left := t.left(rules, limit, s, now); left > 0 {
+				s.Until = now + left
+				t.remember(s)
+			} else {
+				gone = append(gone, s)
+			}
 		}
-		if err := t.backend.Apply(rules, t.doors(t.now())); err != nil {
+		if failed = t.backend.Apply(rules, t.doors(now)); failed != nil {
 			for _, s := range gone {
 				t.remember(s)
 			}
-			failed = err
+			for s, until := range before {
+				s.Until = until
+			}
 			return
 		}
+		clear(t.closed)
 		for _, s := range gone {
 			t.bus.Publish(t.event(event.Closed, s, "reload"))
 		}
@@ -64,12 +93,23 @@ func (t *Table) Reload(rules firewall.Ruleset, keep func(Session) bool) error {
 	return cmp.Or(stopped, failed)
 }
 
-// Retain ends the sessions that keep refuses: those of a device that was removed or disabled.
-func (t *Table) Retain(keep func(Session) bool) error {
+// Retain ends the sessions that have no right to stay, and cuts those over the limit to it. No knock may be under way.
+func (t *Table) Retain(limit Limit, by string) error {
 	var errs error
 	stopped := t.do(func() {
-		for _, s := range t.selected(func(s *Session) bool { return !keep(*s) }) {
-			errs = errors.Join(errs, t.end(s, event.Closed, "operator"))
+		clear(t.closed)
+		for _, s := range t.live() {
+			now := t.now()
+			switch left := limit(*s); {
+			case left <= 0:
+				errs = errors.Join(errs, t.end(s, event.Closed, by))
+			case left < s.Until-now:
+				t.forget(s)
+				s.Until = now + left
+				t.remember(s)
+				errs = errors.Join(errs, t.settle(s.place(), now))
+				t.logFile(t.file.put(s))
+			}
 		}
 	})
 	return cmp.Or(stopped, errs)

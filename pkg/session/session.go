@@ -56,13 +56,16 @@ var (
 // owner is what a session is kept by: openings of one device for one service evict each other only within an address
 // family; delegated ones, those of a service that does not roam, and an operator's only for the same source.
 type owner struct {
-	device, service string
-	v6              bool
-	source          netip.Prefix // zero if the opening moves with its device
+	right
+	v6     bool
+	source netip.Prefix // zero if the opening moves with its device
 }
 
+// right is what a device has to one service. A device whose key was replaced is another.
+type right struct{ device, key, service string }
+
 func (s *Session) owner() owner {
-	o := owner{device: s.Device, service: s.Service, v6: s.Source.Addr().Is6()}
+	o := owner{right: right{s.Device, s.Key, s.Service}, v6: s.Source.Addr().Is6()}
 	if s.Delegated || s.Fixed || s.Device == "" {
 		o.source = s.Source
 	}
@@ -77,9 +80,9 @@ type place struct {
 
 func (s *Session) place() place { return place{s.Service, s.Source} }
 
-// newID returns 8 random hexadecimal digits.
+// newID returns 12 random hexadecimal digits.
 func newID() string {
-	var b [4]byte
+	var b [6]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
@@ -88,9 +91,10 @@ func newID() string {
 type Selection struct {
 	ID      string
 	Device  string
+	Key     string
 	Service string
-	Source  netip.Prefix // the delegated address
-	Own     bool         // not those that a delegate named an address for
+	Source  netip.Prefix // only for this source
+	Own     bool         // for whatever source, but of those that a delegate named an address for only Source's
 	TimeMS  int64        // the packet's time: not those that a later one changed; 0: no packet
 	All     bool
 }
@@ -99,6 +103,13 @@ func (s Selection) matches(t *Session) bool {
 	if s == (Selection{}) {
 		return false
 	}
-	return (s.ID == "" || s.ID == t.ID) && (s.Device == "" || s.Device == t.Device) &&
-		(s.Service == "" || s.Service == t.Service) && (!s.Source.IsValid() || s.Source == t.Source) && !(s.Own && t.Delegated)
+	return (s.ID == "" || s.ID == t.ID) && (s.Device == "" || s.Device == t.Device) && (s.Key == "" || s.Key == t.Key) &&
+		(s.Service == "" || s.Service == t.Service) && s.here(t)
+}
+
+func (s Selection) here(t *Session) bool {
+	if s.Own {
+		return !t.Delegated || s.Source == t.Source
+	}
+	return !s.Source.IsValid() || s.Source == t.Source
 }

@@ -40,7 +40,7 @@ type bench struct {
 func (b *bench) now() time.Duration   { return time.Duration(b.clock.Load()) }
 func (b *bench) pass(d time.Duration) { b.clock.Add(int64(d)) }
 
-func all(Session) bool { return true }
+func all(Session) time.Duration { return 1000 * time.Hour }
 
 func newBench(t *testing.T) *bench {
 	b := &bench{dir: t.TempDir()}
@@ -52,7 +52,7 @@ func newBench(t *testing.T) *bench {
 }
 
 // boot starts a table over the same folder and kernel, like a restart of the daemon.
-func (b *bench) boot(t *testing.T, bootID string, r firewall.Ruleset, keep func(Session) bool) {
+func (b *bench) boot(t *testing.T, bootID string, r firewall.Ruleset, limit Limit) {
 	t.Helper()
 	bus := event.NewBus(nil)
 	b.events, _ = bus.Subscribe(100)
@@ -61,7 +61,7 @@ func (b *bench) boot(t *testing.T, bootID string, r firewall.Ruleset, keep func(
 		Backend: fake, Bus: bus, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		File: filepath.Join(b.dir, "sessions"), BootID: bootID, Now: b.now,
 	})
-	if err := b.Start(r, keep); err != nil {
+	if err := b.Start(r, limit); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -76,10 +76,10 @@ func (b *bench) boot(t *testing.T, bootID string, r firewall.Ruleset, keep func(
 	})
 }
 
-func (b *bench) restart(t *testing.T, bootID string, r firewall.Ruleset, keep func(Session) bool) {
+func (b *bench) restart(t *testing.T, bootID string, r firewall.Ruleset, limit Limit) {
 	t.Helper()
 	b.fake = b.fake.Reopen()
-	b.boot(t, bootID, r, keep)
+	b.boot(t, bootID, r, limit)
 }
 
 func knock(device, service, source string, ms int64) Opening {
@@ -214,12 +214,17 @@ func TestDelegated(t *testing.T) {
 	if _, err := b.Close(Selection{Device: "web", Service: "ssh", Own: true}, "knock"); err != nil {
 		t.Fatal(err)
 	}
+	own := Selection{Device: "web", Service: "ssh", Own: true, Source: netip.MustParsePrefix("192.0.2.2/32")}
 	check(t, "its own", b.open("ssh", "192.0.2.1", "192.0.2.2", "198.51.100.1"), "192.0.2.1 192.0.2.2")
 	sel := Selection{Device: "web", Service: "ssh", Source: netip.MustParsePrefix("192.0.2.1/32")}
 	if _, err := b.Close(sel, "knock"); err != nil {
 		t.Fatal(err)
 	}
 	check(t, "the one named", b.open("ssh", "192.0.2.1", "192.0.2.2"), "192.0.2.2")
+	if _, err := b.Close(own, "knock"); err != nil {
+		t.Fatal(err)
+	}
+	check(t, "the delegate closes from the address it had named", b.open("ssh", "192.0.2.2"), "")
 }
 
 func TestClose(t *testing.T) {
@@ -258,6 +263,9 @@ func TestCloseOvertaken(t *testing.T) {
 		t.Errorf("closed %v, %v", closed, err)
 	}
 	check(t, "still open", b.open("ssh", "192.0.2.1"), "192.0.2.1")
+	if s, err := b.Open(knock("laptop", "ssh", "192.0.2.1/32", 4)); err == nil {
+		t.Errorf("an open that the close overtook: %+v", s)
+	}
 	sel.TimeMS = 6
 	if closed, err := b.Close(sel, "knock"); err != nil || len(closed) != 1 {
 		t.Errorf("closed %v, %v", closed, err)
@@ -314,7 +322,12 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.pass(20 * time.Second)
-	notRemoved := func(s Session) bool { return s.Device != "removed" }
+	notRemoved := func(s Session) time.Duration {
+		if s.Device == "removed" {
+			return 0
+		}
+		return time.Hour
+	}
 	b.restart(t, "boot-1", firewall.Ruleset{Services: rules.Services[:1], Mark: rules.Mark}, notRemoved)
 	list, _, err := b.List()
 	if err != nil {
@@ -407,7 +420,14 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, "another prefix length", b.open("nas", "2001:db8::1"), "")
-	if err := b.Retain(func(s Session) bool { return s.Device != "laptop" }); err != nil {
+	if err := b.Retain(func(Session) time.Duration { return 5 * time.Second }, "reload"); err != nil {
+		t.Fatal(err)
+	}
+	check(t, "cut to the limit", b.open("ssh", "192.0.2.1"), "192.0.2.1")
+	if list, now, _ := b.List(); len(list) != 1 || list[0].Until-now > 5*time.Second {
+		t.Errorf("over the limit: %+v", list)
+	}
+	if err := b.Retain(func(Session) time.Duration { return 0 }, "operator"); err != nil {
 		t.Fatal(err)
 	}
 	check(t, "the device is gone", b.open("ssh", "192.0.2.1"), "")

@@ -36,7 +36,8 @@ type Table struct {
 
 	byOwner map[owner]*Session
 	byPlace map[place][]*Session
-	next    time.Duration // no session ends before; meaningless if there is none
+	closed  map[right]int64 // time of the last close: an open that it overtook comes too late
+	next    time.Duration   // no session ends before; meaningless if there is none
 }
 
 // New returns an empty table. Start must come first, then Run.
@@ -47,6 +48,7 @@ func New(o Options) *Table {
 		stopped: make(chan struct{}),
 		byOwner: map[owner]*Session{},
 		byPlace: map[place][]*Session{},
+		closed:  map[right]int64{},
 	}
 	t.file = &file{path: o.File, bootID: o.BootID, live: t.live}
 	return t
@@ -107,6 +109,9 @@ func (t *Table) open(o Opening) (Session, error) {
 	if old != nil && old.Until <= now {
 		t.end(old, event.Expired, "")
 		old = nil
+	}
+	if o.TimeMS != 0 && o.TimeMS <= t.closed[s.owner().right] {
+		return Session{}, ErrStale
 	}
 	if old != nil && o.TimeMS != 0 && o.TimeMS <= old.ChangedMS {
 		if old.Source == o.Source {

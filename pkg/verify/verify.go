@@ -191,9 +191,9 @@ func (v *Verifier) address(packet *wire.Packet, d device.Device, src netip.Addr)
 }
 
 // Usable says whether a door may be opened for an address: not if it is unspecified, multicast, loopback (unless the
-// configuration says test), or the router's own.
+// configuration says test), or the router's own; nor if it is IPv6 link-local, which another host on each link may have.
 func (v *Verifier) Usable(a netip.Addr) bool {
-	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a == broadcast {
+	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a == broadcast || a.Is6() && a.IsLinkLocalUnicast() {
 		return false
 	}
 	if a.IsLoopback() {

@@ -173,6 +173,7 @@ func TestRejected(t *testing.T) {
 		{name: "delegate names broadcast", by: backend, change: func(m *wire.Message) { m.Address = broadcast }, want: BadAddress, status: wire.Mismatch},
 		{name: "delegate names the router", by: backend, change: func(m *wire.Message) { m.Address = own }, want: BadAddress, status: wire.Mismatch},
 		{name: "from loopback", src: netip.MustParseAddr("127.0.0.1"), want: BadAddress, status: wire.Denied},
+		{name: "from a link-local address", src: netip.MustParseAddr("fe80::1"), want: BadAddress, status: wire.Denied},
 		{name: "from the router itself", src: own, want: BadAddress, status: wire.Denied},
 	} {
 		t.Run(test.name, func(t *testing.T) {
