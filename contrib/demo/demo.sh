@@ -159,7 +159,7 @@ prompt laptop "knock enroll knock1:…"
 "${knock[@]}" enroll "$invite" --name home 2>&1 | indent
 
 title "A knock opens one door, for one address, for five seconds"
-ip netns exec router tcpdump -q -c 1 -s 0 -U -w "$work/knock.pcap" -i eth0 "ip and udp and dst port $port" >/dev/null 2>&1 &
+ip netns exec router tcpdump -Z root -q -c 1 -s 0 -U -w "$work/knock.pcap" -i eth0 "ip and udp and dst port $port" >/dev/null 2>&1 &
 recorder=$!
 for _ in $(seq 40); do [ -s "$work/knock.pcap" ] && break; sleep 0.05; done
 prompt laptop "knock nas"
