@@ -80,10 +80,11 @@ func deviceAdd() *cli.Command {
 
 func deviceRemove() *cli.Command {
 	return &cli.Command{
-		Name:        "remove",
-		Usage:       "forget a device and shut its doors at once",
-		ArgsUsage:   "NAME",
-		Description: "Example:\n  spad device remove laptop",
+		Name:      "remove",
+		Usage:     "forget a device and shut its doors at once",
+		ArgsUsage: "NAME",
+		Description: "With the daemon running its doors shut at once; otherwise they stay until their time, or until the daemon starts.\n\n" +
+			"Example:\n  spad device remove laptop",
 		Action: withArgs(func(c *cli.Context) error {
 			return withDevices(c.Context, pathsOf(c), func(d control.Devices) error {
 				gone, err := d.RemoveDevice(c.Context, c.Args().First())
