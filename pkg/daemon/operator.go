@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -86,19 +85,12 @@ func describe(all []session.Session, now time.Duration) []control.Session {
 	for _, s := range all {
 		left := max(s.Until-now, 0)
 		out = append(out, control.Session{
-			ID: s.ID, Device: s.Device, Service: s.Service, Source: source(s.Source), By: s.By,
+			ID: s.ID, Device: s.Device, Service: s.Service, Source: s.SourceText(), By: s.By,
 			Opened: wall.Add(s.Since - now).Round(time.Second), Until: wall.Add(left).Round(time.Second),
 			TTLLeft: int((left + time.Second - 1) / time.Second),
 		})
 	}
 	return out
-}
-
-func source(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }
 
 // Status implements control.Daemon.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"spad/pkg/event"
@@ -102,12 +101,4 @@ func (t *Table) compact() {
 	if t.file.lines > compactAt && t.file.lines > 4*len(t.byOwner) {
 		t.logFile(t.file.rewrite())
 	}
-}
-
-// text writes a whole address without its length.
-func text(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }

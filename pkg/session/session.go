@@ -32,6 +32,14 @@ type Session struct {
 	ChangedMS int64         `json:"changed"` // time of the packet that last changed it; 0 if no packet did
 }
 
+// SourceText returns the source as people write it: a single address without its length.
+func (s *Session) SourceText() string {
+	if s.Source.IsSingleIP() {
+		return s.Source.Addr().String()
+	}
+	return s.Source.String()
+}
+
 // Opening asks for a door.
 type Opening struct {
 	Device    string // empty: an operator

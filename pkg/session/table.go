@@ -89,7 +89,7 @@ func (t *Table) do(f func()) error {
 }
 
 // Open opens a door, renews it, or moves it here: the door is open in the kernel when it returns without an error. Of an
-// error, nothing has changed, but for ErrStale the session is returned if it is open for this very source.
+// error, nothing has changed. A packet that a later one for the same source overtook gets the session as it is.
 func (t *Table) Open(o Opening) (Session, error) {
 	var s Session
 	var err error
@@ -200,7 +200,7 @@ func (t *Table) publishOpened(old, s *Session, o Opening) {
 	switch {
 	case old == nil:
 	case old.Source != s.Source:
-		e.Kind, e.From = event.Moved, text(old.Source)
+		e.Kind, e.From = event.Moved, old.SourceText()
 	default:
 		e.Kind = event.Renewed
 	}
@@ -211,7 +211,7 @@ func (t *Table) event(k event.Kind, s *Session, by string) event.Event {
 	if by == "knock" {
 		by = ""
 	}
-	return event.Event{Kind: k, Device: s.Device, Service: s.Service, Session: s.ID, Source: text(s.Source), By: by}
+	return event.Event{Kind: k, Device: s.Device, Service: s.Service, Session: s.ID, Source: s.SourceText(), By: by}
 }
 
 // List returns the open sessions, the one that ends first first, and the time they are measured by.
