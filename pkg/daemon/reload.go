@@ -51,7 +51,7 @@ func (d *Daemon) reload() error {
 	if err := d.table.Reload(d.ruleset(cfg), d.limit(cfg, roster)); err != nil {
 		return fmt.Errorf("the firewall refuses the new configuration, the old one stays: %w", err)
 	}
-	// Nothing below fails: the roster was just made of the same devices, and all who change them hold this lock.
+	// Nothing below fails: the roster was just made of the same devices, and all who add to them hold this lock.
 	d.cfg.Store(cfg)
 	d.journal.SetWindow(cfg.Window)
 	d.budget.SetLimits(cfg.Limits)
@@ -70,6 +70,7 @@ func restartNeeded(old, cfg *config.Config) error {
 	changed("firewall", old.Firewall != cfg.Firewall)
 	changed("key", old.KeyFile != cfg.KeyFile)
 	changed("capture", old.Capture != cfg.Capture)
+	changed("log", old.LogJSON != cfg.LogJSON)
 	changed("test_loopback", old.TestLoopback != cfg.TestLoopback)
 	return errs
 }
