@@ -13,21 +13,28 @@ import (
 )
 
 // ErrMisuse is in every error that a Fake returns because its caller broke the rules of firewall.Backend, or did what
-// makes no sense: a second Down, a call after Close.
+// makes no sense: a second Down (see Lenient), a call after Close.
 var ErrMisuse = errors.New("misuse of the firewall")
 
 // Fake is a strict firewall.Backend in memory: what a real one might let pass, it refuses and remembers.
 // It is safe for concurrent use.
 type Fake struct {
-	mu     sync.Mutex
-	now    func() time.Time
-	rules  *firewall.Ruleset
-	doors  map[place]time.Time // until when
-	fails  []error
-	misuse []error
-	calls  []string
-	downs  int // since the last Apply
-	closed bool
+	*memory
+	now     func() time.Time
+	applied bool // by this process
+	fails   []error
+	misuse  []error
+	calls   []string
+	downs   int // since the last Apply
+	lenient bool
+	closed  bool
+}
+
+// memory is what a kernel would hold: it outlives the process, and another one finds it.
+type memory struct {
+	mu    sync.Mutex // also of the Fakes that share it
+	rules *firewall.Ruleset
+	doors map[place]time.Time // until when
 }
 
 var _ firewall.Backend = (*Fake)(nil)
@@ -43,7 +50,16 @@ func NewFake(now func() time.Time) *Fake {
 	if now == nil {
 		now = time.Now
 	}
-	return &Fake{now: now, doors: map[place]time.Time{}}
+	return &Fake{now: now, memory: &memory{doors: map[place]time.Time{}}}
+}
+
+// Lenient makes the Fake accept what firewall.Backend allows though a program has no reason for it: a second Down. It
+// returns the Fake; those that Reopen makes of it are lenient too.
+func (f *Fake) Lenient() *Fake {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lenient = true
+	return f
 }
 
 // FailNext lets the next calls (of any method but Close) fail with these errors, one each, and change nothing.
@@ -76,7 +92,7 @@ func (f *Fake) IsOpen(service string, from netip.Addr) bool {
 	if f.rules == nil {
 		return false
 	}
-	if _, known := f.rules.Service(service); !known {
+	if s, known := f.rules.Service(service); !known || !leads(s, from) {
 		return false
 	}
 	for _, p := range f.rules.AlwaysAllow {
@@ -93,7 +109,20 @@ func (f *Fake) IsOpen(service string, from netip.Addr) bool {
 	return false
 }
 
-// Ruleset returns what was applied last; false before Apply and after Down.
+// leads reports whether the service's doors lead anywhere: those of a mere forward may lack a target of the family.
+func leads(s firewall.Service, from netip.Addr) bool {
+	return len(s.Open) > 0 || s.Forward != nil && target(*s.Forward, from).IsValid()
+}
+
+// target is where a forward takes packets from the address to; invalid if nowhere.
+func target(f firewall.Forward, from netip.Addr) netip.AddrPort {
+	if from.Is4() {
+		return f.To4
+	}
+	return f.To6
+}
+
+// Ruleset returns what was applied last, also by another process; false before Apply and after Down.
 func (f *Fake) Ruleset() (firewall.Ruleset, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,7 +146,7 @@ func (f *Fake) Apply(r firewall.Ruleset, doors []firewall.Door) error {
 		return f.misused("apply: %w", err)
 	}
 	r.Services = slices.Clone(r.Services)
-	f.rules, f.downs = &r, 0
+	f.rules, f.applied, f.downs = &r, true, 0
 	clear(f.doors)
 	f.set(doors)
 	return nil
@@ -134,7 +163,7 @@ func (f *Fake) Open(doors ...firewall.Door) error {
 	if err := f.called(lines...); err != nil {
 		return err
 	}
-	if f.rules == nil {
+	if !f.ready() {
 		return f.misused("open: %w", firewall.ErrNoRuleset)
 	}
 	if err := checkDoors(*f.rules, doors); err != nil {
@@ -155,7 +184,7 @@ func (f *Fake) Shut(doors ...firewall.Door) error {
 	if err := f.called(lines...); err != nil {
 		return err
 	}
-	if f.rules == nil {
+	if !f.ready() {
 		return f.misused("shut: %w", firewall.ErrNoRuleset)
 	}
 	for _, d := range doors {
@@ -188,14 +217,14 @@ func (f *Fake) Doors() ([]firewall.Door, error) {
 	return doors, nil
 }
 
-// Down implements firewall.Backend, but a second one without an Apply in between is misuse.
+// Down implements firewall.Backend, but a second one without an Apply in between is misuse, unless the Fake is Lenient.
 func (f *Fake) Down() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.called("down"); err != nil {
 		return err
 	}
-	if f.downs++; f.downs > 1 {
+	if f.downs++; f.downs > 1 && !f.lenient {
 		return f.misused("down: it is down already")
 	}
 	f.rules = nil
@@ -215,16 +244,16 @@ func (f *Fake) Close() error {
 	return nil
 }
 
-// Reopen gives a Fake like this one after a restart of its process: what the kernel holds is there, the rest forgotten.
+// Reopen gives a Fake like this one to another process, as after a restart: what the kernel holds is there, and both
+// see what the other does to it; the rest is forgotten.
 func (f *Fake) Reopen() *Fake {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	next := NewFake(f.now)
-	for p, until := range f.doors {
-		next.doors[p] = until
-	}
-	return next
+	return &Fake{now: f.now, memory: f.memory, lenient: f.lenient}
 }
+
+// ready reports whether this process has applied a ruleset that is still there.
+func (f *Fake) ready() bool { return f.applied && f.rules != nil }
 
 func (f *Fake) called(lines ...string) error {
 	f.calls = append(f.calls, lines...)

@@ -66,6 +66,30 @@ func TestFakeDoorsExpire(t *testing.T) {
 	}
 }
 
+// A second process finds what the first left, and each sees what the other does.
+func TestFakeIsSharedByProcesses(t *testing.T) {
+	first := firewalltest.NewFake(nil).Lenient()
+	ssh, from := fakeDoor("ssh", "192.0.2.1/32", time.Minute), netip.MustParseAddr("192.0.2.1")
+	if err := first.Apply(fakeRules, []firewall.Door{ssh}); err != nil {
+		t.Fatal(err)
+	}
+	second := first.Reopen()
+	if !second.IsOpen("ssh", from) {
+		t.Error("the restart shut a door")
+	}
+	for range 2 { // as lenient as the first
+		if err := second.Down(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, up := first.Ruleset(); up || first.IsOpen("ssh", from) {
+		t.Error("the other's down is not seen")
+	}
+	if err := first.Open(ssh); !errors.Is(err, firewall.ErrNoRuleset) {
+		t.Errorf("open after the other's down: %v", err)
+	}
+}
+
 func samePrefix(a, b netip.Prefix) bool { return a == b }
 
 func TestFakeIsStrict(t *testing.T) {
