@@ -50,11 +50,20 @@ func testAlwaysAllow(t *testing.T, f Factory) {
 		s.open(s.Laptop, w, "always allowed")
 		s.shut(s.Stranger, w, "another is always allowed")
 	})
+	s.must(s.Open(s.doors(s.Laptop, time.Hour)...))
+	s.must(s.Shut(s.doors(s.Laptop, 0)...))
+	s.every(func(w way) { s.open(s.Laptop, w, "always allowed, and a door was shut") })
+}
+
+// testAlwaysKept: who needs no door loses no connection when one is shut.
+func testAlwaysKept(t *testing.T, f Factory) {
+	s := newScene(t, f, cut)
+	s.rules.AlwaysAllow = []netip.Prefix{netip.PrefixFrom(s.Laptop.IP4, 32), netip.PrefixFrom(s.Laptop.IP6, 128)}
+	s.must(s.Apply(s.rules, nil))
 	calls, streams := s.lasting(s.Laptop)
 	s.must(s.Open(s.doors(s.Laptop, time.Hour)...))
 	s.must(s.Shut(s.doors(s.Laptop, 0)...))
 	s.every(func(w way) {
-		s.open(s.Laptop, w, "always allowed, and a door was shut")
 		if err := calls[w].Ping(w.tag, longEnough); err != nil {
 			t.Errorf("%v: a connection that is always allowed is cut: %v", w, err)
 		}

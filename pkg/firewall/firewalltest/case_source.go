@@ -34,7 +34,7 @@ func testRanges(t *testing.T, f Factory) {
 	for _, w := range append(in, out...) {
 		if p := (firewall.Ports{Proto: w.proto, First: w.port, Last: w.port}); !served[p] {
 			served[p] = true
-			s.Router.Serve(t, w.proto, w.port, tagRouter)
+			s.serve(s.Router, w.proto, w.port, tagRouter)
 		}
 	}
 	s.ways = in
@@ -50,24 +50,17 @@ func testRanges(t *testing.T, f Factory) {
 	s.every(func(w way) { s.open(s.Stranger, w, "beside the range") })
 }
 
-func (s *scene) families() []bool {
-	if s.Router.HasIPv6() {
-		return []bool{false, true}
-	}
-	return []bool{false}
-}
-
 func testPrefix(t *testing.T, f Factory) {
 	s := newScene(t, f, func(s *firewall.Service) { s.IPv6Prefix = 64 })
-	if !s.Router.HasIPv6() {
+	if !s.hasIPv6() {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("the kernel has no IPv6")
 		}
 		t.Skip("the kernel has no IPv6")
 	}
 	near, far := netip.MustParseAddr("2001:db8:10::ffff"), netip.MustParseAddr("2001:db8:10:1::10")
-	s.must(s.Laptop.AddAddr(near))
-	s.must(s.Laptop.AddAddr(far))
+	s.must(s.addAddr(s.Laptop, near))
+	s.must(s.addAddr(s.Laptop, far))
 	s.must(s.Open(s.doors(s.Laptop, time.Hour)...))
 	check := func(when string, nearOpen bool) {
 		s.every(func(w way) {
@@ -97,8 +90,8 @@ func testPrefix(t *testing.T, f Factory) {
 func testNeighbours(t *testing.T, f Factory) {
 	s := newScene(t, f, nil)
 	one, twelve := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.12")
-	s.must(s.Laptop.AddAddr(one))
-	s.must(s.Laptop.AddAddr(twelve))
+	s.must(s.addAddr(s.Laptop, one))
+	s.must(s.addAddr(s.Laptop, twelve))
 	check := func(when string, open map[netip.Addr]bool) {
 		s.every(func(w way) {
 			for _, a := range []netip.Addr{one, twelve} {

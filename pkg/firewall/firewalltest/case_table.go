@@ -105,7 +105,7 @@ func testMany(t *testing.T, f Factory) {
 	doors := s.doors(s.Laptop, time.Hour)
 	for i := range many {
 		a := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		if i%2 == 1 && s.Router.HasIPv6() {
+		if i%2 == 1 && s.hasIPv6() {
 			a = netip.AddrFrom16([16]byte{0: 0x20, 1: 0x01, 2: 0x0d, 3: 0xb8, 14: byte(i >> 8), 15: byte(i)})
 		}
 		doors = append(doors, s.door(s.ways[i%len(s.ways)], a, time.Hour))

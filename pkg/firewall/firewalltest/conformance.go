@@ -2,16 +2,22 @@ package firewalltest
 
 import (
 	"testing"
+	"testing/synctest"
 )
 
 // Conformance proves that a backend does what firewall.Backend promises, with real traffic. Every backend passes it: a
 // further one is named in one more call. The factory is called several times in a test where the process restarts.
+// Main prints a table of the results.
 //
 // Each test has a Lab of its own, so they run side by side; they wait where the kernel is to end something by itself.
 func Conformance(t *testing.T, name string, factory Factory) {
+	if factory == nil {
+		t.Fatal("conformance without a factory")
+	}
 	t.Run(name, func(t *testing.T) {
 		for _, c := range conformance {
 			t.Run(c.name, func(t *testing.T) {
+				results.watch(t, name, c.name)
 				t.Parallel()
 				c.run(t, factory)
 			})
@@ -19,36 +25,61 @@ func Conformance(t *testing.T, name string, factory Factory) {
 	})
 }
 
+// conformanceOfFake is Conformance for the Fake, in all that can be told without packets. No time passes outside.
+func conformanceOfFake(t *testing.T) {
+	const name = "fake"
+	t.Run(name, func(t *testing.T) {
+		for _, c := range conformance {
+			if c.needs == packets {
+				results.set(name, c.name, needsKernel)
+				continue
+			}
+			t.Run(c.name, func(t *testing.T) {
+				results.watch(t, name, c.name)
+				synctest.Test(t, func(t *testing.T) { c.run(t, nil) })
+			})
+		}
+	})
+}
+
+// What a case needs to tell right from wrong.
+const (
+	answers = iota // a stage's word on what is open
+	packets        // a kernel, and connections, other programs' rules, or the very bytes
+)
+
 var conformance = []struct {
-	name string
-	run  func(*testing.T, Factory)
+	name  string
+	run   func(*testing.T, Factory)
+	needs int
 }{
-	{"door opens for one source and the kernel shuts it", testDoor},
-	{"renewal loses no packet", testRenewal},
-	{"renewal shortens and lengthens", testRenewedTime},
-	{"shut at once", testShut},
-	{"keep lets connections live", testKeep},
-	{"cut ends connections, loose tracking off", func(t *testing.T, f Factory) { testCut(t, f, "0") }},
-	{"cut ends connections, loose tracking on", func(t *testing.T, f Factory) { testCut(t, f, "1") }},
-	{"cut without a guard spares others", testCutOff},
-	{"guard drop hides broadcast and multicast too", testMulticast},
-	{"guard reject answers as a closed port", testReject},
-	{"guard off leaves the port to others", testOff},
-	{"UDP client that was too early", testTooEarly},
-	{"fragments", testFragments},
-	{"always_allow", testAlwaysAllow},
-	{"the router's own traffic", testOwnTraffic},
-	{"same port of another host", testOtherHost},
-	{"port ranges", testRanges},
-	{"IPv6 prefix length", testPrefix},
-	{"neighbours", testNeighbours},
-	{"forward with one family", testOneFamily},
-	{"mark", testMarks},
-	{"foreign rules stay as they are", testForeign},
-	{"apply under traffic", testApply},
-	{"apply replaces everything", testReplace},
-	{"restart takes over", testRestart},
-	{"down removes only ours", testDown},
-	{"thousands of doors", testMany},
-	{"what makes no sense is refused", testRefused},
+	{"door opens for one source and the kernel shuts it", testDoor, answers},
+	{"renewal loses no packet", testRenewal, answers},
+	{"renewal shortens and lengthens", testRenewedTime, answers},
+	{"shut at once", testShut, answers},
+	{"keep lets connections live", testKeep, packets},
+	{"cut ends connections, loose tracking off", func(t *testing.T, f Factory) { testCut(t, f, "0") }, packets},
+	{"cut ends connections, loose tracking on", func(t *testing.T, f Factory) { testCut(t, f, "1") }, packets},
+	{"cut without a guard spares others", testCutOff, packets},
+	{"guard drop hides broadcast and multicast too", testMulticast, packets},
+	{"guard reject answers as a closed port", testReject, packets},
+	{"guard off leaves the port to others", testOff, packets},
+	{"UDP client that was too early", testTooEarly, packets},
+	{"fragments", testFragments, packets},
+	{"always_allow", testAlwaysAllow, answers},
+	{"always_allow keeps connections", testAlwaysKept, packets},
+	{"the router's own traffic", testOwnTraffic, packets},
+	{"same port of another host", testOtherHost, packets},
+	{"port ranges", testRanges, answers},
+	{"IPv6 prefix length", testPrefix, answers},
+	{"neighbours", testNeighbours, answers},
+	{"forward with one family", testOneFamily, answers},
+	{"mark", testMarks, packets},
+	{"foreign rules stay as they are", testForeign, packets},
+	{"apply under traffic", testApply, answers},
+	{"apply replaces everything", testReplace, answers},
+	{"restart takes over", testRestart, answers},
+	{"down removes only ours", testDown, answers},
+	{"thousands of doors", testMany, answers},
+	{"what makes no sense is refused", testRefused, answers},
 }

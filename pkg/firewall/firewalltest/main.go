@@ -43,7 +43,7 @@ func Main(m *testing.M) int {
 			return without(m, err)
 		}
 		missing = ""
-		return m.Run()
+		return run(m)
 	}
 	code, err := reenter()
 	if err != nil {
@@ -59,7 +59,18 @@ func without(m *testing.M, err error) int {
 		fmt.Fprintln(os.Stderr, "firewalltest:", missing)
 		return 1
 	}
-	return m.Run()
+	return run(m)
+}
+
+// run runs the tests and prints what the conformance suite found, if it is among them.
+func run(m *testing.M) int {
+	code := m.Run()
+	var rows []string
+	for _, c := range conformance {
+		rows = append(rows, c.name)
+	}
+	results.print(os.Stdout, rows)
+	return code
 }
 
 // reenter runs this binary again in new namespaces and returns its exit code. An error means that it never ran.

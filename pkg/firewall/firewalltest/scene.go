@@ -17,12 +17,12 @@ import (
 // Factory makes a backend that works in the router's network namespace.
 type Factory func(tb testing.TB, router *Host) firewall.Backend
 
-// scene is a lab with a backend on its router and servers behind every door.
+// scene is a lab with a backend on its router and servers behind every door; for the Fake, on paper.
 type scene struct {
 	*testing.T
 	*Lab
 	firewall.Backend
-	factory Factory
+	stage   stage
 	rules   firewall.Ruleset
 	ways    []way
 	servers map[string]*Server // by service
@@ -62,24 +62,21 @@ const (
 // newScene makes the four services, each changed by change, and applies them.
 func newScene(t *testing.T, factory Factory, change func(*firewall.Service)) *scene {
 	t.Helper()
-	s := &scene{T: t, Lab: NewLab(t), factory: factory, servers: map[string]*Server{}, decoys: map[string]*Server{}}
+	s := &scene{T: t, servers: map[string]*Server{}, decoys: map[string]*Server{}}
+	s.setUp(factory)
 	s.rules = firewall.Ruleset{KnockPort: knockPort, Mark: testMark}
-	families := []bool{false}
-	if s.Router.HasIPv6() {
-		families = append(families, true)
-	}
 	for i, proto := range []firewall.Proto{firewall.TCP, firewall.UDP} {
 		open, forward := uint16(2001+i), uint16(2003+i)
 		s.add(firewall.Service{Name: "open-" + proto.String(), Open: []firewall.Ports{{Proto: proto, First: open, Last: open}}}, change)
-		s.servers["open-"+proto.String()] = s.Router.Serve(t, proto, open, tagRouter)
+		s.servers["open-"+proto.String()] = s.serve(s.Router, proto, open, tagRouter)
 		name, to := "forward-"+proto.String(), forward+1000
 		s.add(firewall.Service{Name: name, Forward: &firewall.Forward{
 			Port: firewall.Ports{Proto: proto, First: forward, Last: forward},
 			To4:  netip.AddrPortFrom(s.LANHost.IP4, to), To6: netip.AddrPortFrom(s.LANHost.IP6, to),
 		}}, change)
-		s.servers[name] = s.LANHost.Serve(t, proto, to, tagLAN)
-		s.decoys[name] = s.Router.Serve(t, proto, forward, tagDecoy)
-		for _, v6 := range families {
+		s.servers[name] = s.serve(s.LANHost, proto, to, tagLAN)
+		s.decoys[name] = s.serve(s.Router, proto, forward, tagDecoy)
+		for _, v6 := range s.families() {
 			s.ways = append(s.ways, way{"open-" + proto.String(), v6, proto, open, tagRouter}, way{name, v6, proto, forward, tagLAN})
 		}
 	}
@@ -96,12 +93,10 @@ func (s *scene) add(service firewall.Service, change func(*firewall.Service)) {
 	s.rules.Services = append(s.rules.Services, service)
 }
 
-// backend makes a backend that is closed when the test ends.
+// backend makes a backend, as another process has it, that is closed when the test ends.
 func (s *scene) backend() firewall.Backend {
 	s.Helper()
-	b := s.factory(s.T, s.Router)
-	s.Cleanup(func() { _ = b.Close() })
-	return b
+	return s.stage.backend()
 }
 
 func (s *scene) must(err error) {
@@ -156,11 +151,11 @@ func (s *scene) door(w way, from netip.Addr, ttl time.Duration) firewall.Door {
 
 // call connects through a way and pings once.
 func (s *scene) call(h *Host, w way, timeout time.Duration) (*Call, error) {
-	return s.callFrom(h, netip.AddrPort{}, w, timeout)
+	return s.Lab.call(h, netip.AddrPort{}, w, timeout)
 }
 
-func (s *scene) callFrom(h *Host, from netip.AddrPort, w way, timeout time.Duration) (*Call, error) {
-	c, err := h.Call(from, w.proto, s.Router.At(w.v6, w.port), timeout)
+func (l *Lab) call(h *Host, from netip.AddrPort, w way, timeout time.Duration) (*Call, error) {
+	c, err := h.Call(from, w.proto, l.Router.At(w.v6, w.port), timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -179,12 +174,9 @@ func (s *scene) open(h *Host, w way, when string) {
 
 func (s *scene) openFrom(h *Host, from netip.AddrPort, w way, when string) {
 	s.Helper()
-	c, err := s.callFrom(h, from, w, longEnough)
-	if err != nil {
+	if err := s.stage.reach(h, from, w, longEnough); err != nil {
 		s.Errorf("%s: %v is shut for the %s: %v", when, w, h.Name, err)
-		return
 	}
-	_ = c.Close()
 }
 
 // shut fails the test if the way is open for the host, or answers at all.
@@ -195,9 +187,8 @@ func (s *scene) shut(h *Host, w way, when string) {
 
 func (s *scene) shutFrom(h *Host, from netip.AddrPort, w way, when string) {
 	s.Helper()
-	switch c, err := s.callFrom(h, from, w, shortEnough); {
+	switch err := s.stage.reach(h, from, w, shortEnough); {
 	case err == nil:
-		_ = c.Close()
 		s.Errorf("%s: %v is open for the %s", when, w, h.Name)
 	case !timedOut(err):
 		s.Errorf("%s: %v answers the %s: %v", when, w, h.Name, err)
@@ -217,11 +208,9 @@ func (s *scene) shutsAt(h *Host, w way, due time.Time) {
 	time.Sleep(time.Until(due))
 	for {
 		begun := time.Now()
-		c, err := s.call(h, w, shortEnough)
-		if err != nil {
+		if s.stage.reach(h, netip.AddrPort{}, w, shortEnough) != nil {
 			return
 		}
-		_ = c.Close()
 		if begun.After(due.Add(time.Second)) {
 			s.Errorf("%v is open %v after its time", w, begun.Sub(due).Round(time.Millisecond))
 			return
