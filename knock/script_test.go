@@ -12,12 +12,22 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 
 	"spad/pkg/wire"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"knock": main})
+	testscript.Main(leakless{m}, map[string]func(){"knock": main})
+}
+
+// leakless are tests that must not leave a goroutine behind.
+type leakless struct{ *testing.M }
+
+// Run implements testscript.TestingM.
+func (m leakless) Run() (code int) {
+	goleak.VerifyTestMain(m.M, goleak.Cleanup(func(c int) { code = c }))
+	return code
 }
 
 // TestScripts runs the real command. Beside what testscript has, a script can say

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/urfave/cli/v2"
+	"go.uber.org/goleak"
 
 	"spad/pkg/control"
 	"spad/pkg/device"
@@ -27,7 +28,16 @@ import (
 var update = flag.Bool("update", false, "rewrite the expected texts in testdata")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"spad": main})
+	testscript.Main(leakless{m}, map[string]func(){"spad": main})
+}
+
+// leakless are tests that must not leave a goroutine behind.
+type leakless struct{ *testing.M }
+
+// Run implements testscript.TestingM.
+func (m leakless) Run() (code int) {
+	goleak.VerifyTestMain(m.M, goleak.Cleanup(func(c int) { code = c }))
+	return code
 }
 
 // The scripts run the real command, wherever no firewall is needed.

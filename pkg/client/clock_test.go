@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"spad/keys"
 	"spad/pkg/wire"
@@ -277,7 +278,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("TAKE_TIMES"); dir != "" {
 		os.Exit(takeTimes(dir))
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // takeTimes is a child of TestTimesAcrossProcesses. Its clock stands still, so that

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,7 +27,8 @@ var missing = "TestMain does not run the tests through firewalltest.Main"
 
 // Main runs the tests of a package that uses labs, in a user, network and mount namespace of their own, where they are
 // root over a network that nobody else sees. It needs no rights where user namespaces are allowed, and works as root
-// where they are not. TestMain calls it first, and exits with its result:
+// where they are not. A goroutine that is left when all have passed is a failure. TestMain calls it first, and exits
+// with its result:
 //
 //	func TestMain(m *testing.M) { os.Exit(firewalltest.Main(m)) }
 //
@@ -62,9 +64,10 @@ func without(m *testing.M, err error) int {
 	return run(m)
 }
 
-// run runs the tests and prints what the conformance suite found, if it is among them.
-func run(m *testing.M) int {
-	code := m.Run()
+// run runs the tests, which must not leave a goroutine behind, and prints what the conformance suite found, if it is
+// among them.
+func run(m *testing.M) (code int) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(c int) { code = c }))
 	var rows []string
 	for _, c := range conformance {
 		rows = append(rows, c.name)
