@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -62,6 +63,17 @@ var onlyIn = map[string][]string{
 	"log":                           {}, // log/slog it is
 	"math/rand":                     {},
 	"math/rand/v2":                  {"pkg/client"}, // jitter of retries; keys come from crypto/rand
+
+	// What tests are made of. The laboratory is made for tests, and nothing else may import it.
+	"testing/":                         {"pkg/firewall/firewalltest"},
+	"go.uber.org/goleak":               {"pkg/firewall/firewalltest"},
+	"github.com/google/go-cmp/":        {},
+	"github.com/rogpeppe/go-internal/": {},
+}
+
+// noFrameworks are what no test may import either: a test says in Go what it wants.
+var noFrameworks = []string{
+	"github.com/stretchr/testify", "github.com/golang/mock", "go.uber.org/mock", "github.com/onsi", "gotest.tools", "github.com/matryer",
 }
 
 // pure packages do no I/O and read no clock.
@@ -72,12 +84,9 @@ var notLinked = []string{"net/http", "github.com/google/gopacket", "github.com/c
 
 // A pack is what go list says of one package.
 type pack struct {
-	ImportPath, Dir, Doc      string
-	Imports                   []string
-	GoFiles, IgnoredGoFiles   []string
-	TestGoFiles, XTestGoFiles []string
-	TestImports, XTestImports []string
-	Error                     *struct{ Err string }
+	ImportPath, Doc string
+	GoFiles         []string
+	Error           *struct{ Err string }
 }
 
 func (p pack) name() string { return strings.TrimPrefix(p.ImportPath, "spad/") }
@@ -126,20 +135,34 @@ func TestHouseImports(t *testing.T) {
 		if p.Error != nil {
 			t.Errorf("%s: %s", p.name(), p.Error.Err)
 		}
-		allowed, ok := imports[p.name()]
-		if !ok {
+		if _, ok := imports[p.name()]; !ok {
 			t.Errorf("%s has no place in the house: see the table in deps_test.go", p.name())
-			continue
-		}
-		for _, i := range p.Imports {
-			if own, ours := strings.CutPrefix(i, "spad/"); ours && !slices.Contains(allowed, own) {
-				t.Errorf("%s must not import %s", p.name(), own)
-			}
-			if bound, ok := boundTo(i); ok && !slices.Contains(bound, p.name()) {
-				t.Errorf("%s must not import %s, which belongs in %v", p.name(), i, bound)
-			}
 		}
 	}
+	// Every file, so that those for other systems and behind build tags count too.
+	sources(t, noTest, func(path string, _ *token.FileSet, f *ast.File) {
+		name := filepath.ToSlash(filepath.Dir(path))
+		for _, i := range importPaths(f) {
+			if own, ours := strings.CutPrefix(i, "spad/"); ours && !slices.Contains(imports[name], own) {
+				t.Errorf("%s: %s must not import %s", path, name, own)
+			}
+			if bound, ok := boundTo(i); ok && !slices.Contains(bound, name) {
+				t.Errorf("%s: %s must not import %s, which belongs in %v", path, name, i, bound)
+			}
+		}
+	})
+}
+
+func TestHouseTestsUseNoFramework(t *testing.T) {
+	sources(t, all, func(path string, _ *token.FileSet, f *ast.File) {
+		for _, i := range importPaths(f) {
+			for _, bad := range noFrameworks {
+				if i == bad || strings.HasPrefix(i, bad+"/") {
+					t.Errorf("%s imports %s", path, i)
+				}
+			}
+		}
+	})
 }
 
 // boundTo gives the packages that may import path, if not all may.
@@ -317,8 +340,7 @@ func TestHousePurePackages(t *testing.T) {
 		return noTest(path) && slices.Contains(pure, filepath.ToSlash(filepath.Dir(path)))
 	}
 	sources(t, inside, func(path string, files *token.FileSet, f *ast.File) {
-		for _, i := range f.Imports {
-			name, _ := strconv.Unquote(i.Path.Value)
+		for _, name := range importPaths(f) {
 			for _, bad := range ioPackages {
 				if name == bad || strings.HasPrefix(name, bad+"/") && name != "net/netip" {
 					t.Errorf("%s imports %s", path, name)
@@ -358,15 +380,68 @@ func TestHouseTestsDoNotSleep(t *testing.T) {
 	})
 }
 
-func importsPath(f *ast.File, path string) bool {
-	return slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == strconv.Quote(path) })
+// A package that starts goroutines has tests that fail if one is left: a task that outlives its end is a daemon that does
+// not stop, or a table that grows.
+func TestHouseLeavesNoGoroutineBehind(t *testing.T) {
+	starts := map[string]string{} // by package, where it starts one
+	sources(t, noTest, func(path string, files *token.FileSet, f *ast.File) {
+		for _, n := range starters(f) {
+			starts[filepath.Dir(path)] = fmt.Sprintf("%s:%d", path, files.Position(n.Pos()).Line)
+		}
+	})
+	watched := map[string]bool{}
+	sources(t, isTest, func(path string, _ *token.FileSet, f *ast.File) {
+		main := selectors(f, f, "go.uber.org/goleak", []string{"VerifyTestMain"})
+		main = append(main, selectors(f, f, "spad/pkg/firewall/firewalltest", []string{"Main"})...)
+		if len(main) > 0 {
+			watched[filepath.Dir(path)] = true
+		}
+	})
+	if len(starts) == 0 {
+		t.Error("no package starts a goroutine: the test looks for the wrong thing")
+	}
+	for name, at := range starts {
+		if !watched[name] {
+			t.Errorf("%s starts a goroutine, and no TestMain of %s calls goleak.VerifyTestMain or firewalltest.Main", at, name)
+		}
+	}
 }
+
+// starters finds what starts a goroutine in f: go, a group's Go, AfterFunc.
+func starters(f *ast.File) (found []ast.Node) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			found = append(found, n)
+		case *ast.CallExpr:
+			if s, ok := n.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Go" {
+				found = append(found, n)
+			}
+		}
+		return true
+	})
+	for _, pkg := range []string{"time", "context"} {
+		found = append(found, selectors(f, f, pkg, []string{"AfterFunc"})...)
+	}
+	return found
+}
+
+func importPaths(f *ast.File) (paths []string) {
+	for _, i := range f.Imports {
+		path, _ := strconv.Unquote(i.Path.Value) // the parser has seen to it
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+func importsPath(f *ast.File, path string) bool { return slices.Contains(importPaths(f), path) }
 
 // selectors finds the uses, within a node of f, of names of a package that is imported under its own name.
 func selectors(f *ast.File, within ast.Node, pkg string, names []string) (found []ast.Node) {
 	if !importsPath(f, pkg) {
 		return nil
 	}
+	pkg = path.Base(pkg)
 	ast.Inspect(within, func(n ast.Node) bool {
 		s, ok := n.(*ast.SelectorExpr)
 		if !ok {
