@@ -30,7 +30,7 @@ install: build ## copy them to DESTDIR/PREFIX (PREFIX is /usr/local)
 	install -m 0755 bin/knock '$(DESTDIR)$(PREFIX)/bin/knock'
 
 test: ## every test, with the race detector
-	@GO='$(GO)' contrib/setup.sh go cc ip nft unshare
+	@GO='$(GO)' contrib/setup.sh go cc ip nft iptables-nft unshare
 	CGO_ENABLED=1 $(TEST) -race ./...
 
 check: go-ready ## formatting, vet, staticcheck, shell scripts, house rules, other systems

@@ -41,6 +41,7 @@ package_of() {
 	case $1 in
 	cc) echo gcc libc6-dev ;;
 	nft) echo nftables ;;
+	iptables-nft | iptables-legacy) echo iptables ;;
 	ip | ss) echo iproute2 ;;
 	unshare | nsenter | setpriv) echo util-linux ;;
 	ping) echo iputils-ping ;;

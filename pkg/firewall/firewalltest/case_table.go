@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"regexp"
 	"testing"
 	"time"
 
@@ -250,72 +247,3 @@ func (h *Host) dropsUnmarked(set, want uint32) error {
 	}
 	return nil
 }
-
-func testForeign(t *testing.T, f Factory) {
-	if _, err := exec.LookPath("nft"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("comparing rulesets needs the command nft")
-	}
-	s := &scene{T: t, Lab: NewLab(t)}
-	s.must(s.Router.dropsUnmarked(5, testMark|5))
-	if out, err := s.Router.Command("nft", foreignRules).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	list := func() string {
-		out, err := s.Router.Command("nft", "-a", "list", "ruleset").Output()
-		s.must(err)
-		return ours.ReplaceAllString(string(out), "")
-	}
-	before := list()
-	same := func(when string) {
-		if now := list(); now != before {
-			t.Errorf("%s, foreign rules have changed from:\n%s\nto:\n%s", when, before, now)
-		}
-	}
-	s.Backend = f(t, s.Router)
-	ssh := firewall.Service{Name: "ssh", Open: []firewall.Ports{{Proto: firewall.TCP, First: 22, Last: 22}}, Cut: true}
-	nas := firewall.Service{Name: "nas", Forward: &firewall.Forward{
-		Port: firewall.Ports{Proto: firewall.TCP, First: 80, Last: 80}, To4: netip.MustParseAddrPort("192.168.1.50:80"),
-	}}
-	rules := firewall.Ruleset{Services: []firewall.Service{ssh, nas}, KnockPort: knockPort, Mark: testMark}
-	door := firewall.Door{Service: "ssh", Source: netip.MustParsePrefix("203.0.113.10/32"), TTL: time.Hour}
-	s.must(s.Apply(rules, nil))
-	same("applied")
-	s.must(s.Open(door))
-	s.must(s.Apply(rules, []firewall.Door{door}))
-	s.must(s.Shut(door))
-	same("after doors")
-	s.must(s.Close())
-	s.Backend = f(t, s.Router)
-	s.must(s.Apply(rules, nil))
-	same("after a restart")
-	s.must(s.Down())
-	s.must(s.Close())
-	same("down")
-	if out, err := s.Router.Command("nft", "-a", "list", "ruleset").Output(); err != nil || string(out) != before {
-		t.Errorf("something of ours is left after down: %v\n%s", err, out)
-	}
-}
-
-// ours are the tables that a backend may make.
-var ours = regexp.MustCompile(`(?ms)^table inet spad \{.*?^\}\n`)
-
-// foreignRules resemble what other programs leave: the same hooks and priorities, the same names, NAT, sets, maps.
-const foreignRules = `
-table ip nat { chain PREROUTING { type nat hook prerouting priority dstnat; policy accept;
-  tcp dport 8080 dnat to 192.168.1.7:80 comment "not ours"
-  }
-  chain guard { tcp dport 22 accept; }
-}
-table inet fw4 {
-  set from4_ssh { type ipv4_addr; flags timeout; elements = { 192.0.2.7 } }
-  map ports { type inet_service : verdict; elements = { 22 : jump guard_ssh } }
-  chain guard_ssh { ip saddr @from4_ssh accept; }
-  chain prerouting { type filter hook prerouting priority dstnat - 10; policy accept;
-    tcp dport vmap @ports
-    meta mark & 0x000000ff == 0x00000001 accept
-  }
-}
-`
