@@ -41,28 +41,29 @@ var imports = map[string][]string{
 	"pkg/client":   {"keys", "pkg/wire"},
 	"pkg/daemon": {
 		"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/event", "pkg/device", "pkg/policy", "pkg/firewall", "pkg/firewall/nftables",
-		"pkg/capture", "pkg/verify", "pkg/session", "pkg/config", "pkg/control",
+		"pkg/firewall/iptables", "pkg/capture", "pkg/verify", "pkg/session", "pkg/config", "pkg/control",
 	},
 	"pkg/firewall/nftables":     {"pkg/firewall"},
+	"pkg/firewall/iptables":     {"pkg/firewall"},
 	"pkg/firewall/firewalltest": {"pkg/firewall"},
 	"spad": {
-		"keys", "pkg/wire", "pkg/event", "pkg/device", "pkg/session", "pkg/firewall/nftables", "pkg/config", "pkg/control", "pkg/daemon",
+		"keys", "pkg/wire", "pkg/event", "pkg/device", "pkg/config", "pkg/control", "pkg/daemon",
 	},
 	"knock": {"keys", "pkg/wire", "pkg/client"},
 }
 
 // onlyIn says which packages may import what everyone might be tempted to. A trailing slash means everything below.
 var onlyIn = map[string][]string{
-	"os/exec":                       {"knock", "pkg/firewall/nftables", "pkg/firewall/firewalltest"},
-	"net/http":                      {"pkg/control"},
-	"github.com/BurntSushi/toml":    {"pkg/config", "pkg/client"},
-	"github.com/urfave/cli/":        {"spad", "knock"},
-	"github.com/google/nftables/":   {"pkg/firewall/nftables", "pkg/firewall/firewalltest"},
-	"github.com/google/gopacket/":   {"pkg/capture"},
-	"github.com/coreos/go-iptables": {},
-	"log":                           {}, // log/slog it is
-	"math/rand":                     {},
-	"math/rand/v2":                  {"pkg/client"}, // jitter of retries; keys come from crypto/rand
+	"os/exec":                        {"knock", "pkg/firewall/iptables", "pkg/firewall/firewalltest"},
+	"net/http":                       {"pkg/control"},
+	"github.com/BurntSushi/toml":     {"pkg/config", "pkg/client"},
+	"github.com/urfave/cli/":         {"spad", "knock"},
+	"github.com/google/nftables/":    {"pkg/firewall/nftables", "pkg/firewall/firewalltest"},
+	"github.com/google/gopacket/":    {"pkg/capture"},
+	"github.com/coreos/go-iptables/": {"pkg/firewall/iptables"},
+	"log":                            {}, // log/slog it is
+	"math/rand":                      {},
+	"math/rand/v2":                   {"pkg/client"}, // jitter of retries; keys come from crypto/rand
 
 	// What tests are made of. The laboratory is made for tests, and nothing else may import it.
 	"testing/":                         {"pkg/firewall/firewalltest"},

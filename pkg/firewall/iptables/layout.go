@@ -1,0 +1,341 @@
+package iptables
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"spad/pkg/firewall"
+)
+
+// The chains where packets come in, without the generation's prefix, and the places that lead there.
+const (
+	guardChain  = "guard"
+	permitChain = "permit"
+	natChain    = "nat"
+	inputChain  = "input"
+	rejectChain = "reject"
+	cutChain    = "cut"
+	namesChain  = "names" // never run: which set is whose
+)
+
+// hook is a place of the kernel's where a rule leads to one of our chains.
+type hook struct{ table, builtin, chain string }
+
+// hooks are in the order in which they are made, which is such that nothing is let in on the way: the guard, which lets
+// forwards and rejects go on, comes last.
+var hooks = []hook{
+	{"filter", "INPUT", rejectChain},
+	{"nat", "PREROUTING", natChain},
+	{"mangle", "INPUT", inputChain},
+	{"mangle", "POSTROUTING", cutChain},
+	{"mangle", "PREROUTING", guardChain},
+}
+
+var tableNames = []string{"filter", "nat", "mangle"}
+
+// generation is a number in the names of one Apply's chains: each makes all of them anew beside the old ones. While both
+// lead somewhere, what either refuses is refused.
+type generation int
+
+const chainPrefix = "spad."
+
+func (g generation) of(chain string) string { return chainPrefix + strconv.Itoa(int(g)) + "-" + chain }
+
+// parseChain is the reverse of of.
+func parseChain(name string) (chain string, g generation, ok bool) {
+	rest, ok := strings.CutPrefix(name, chainPrefix)
+	number, chain, cut := strings.Cut(rest, "-")
+	n, err := strconv.Atoi(number)
+	return chain, generation(n), ok && cut && err == nil && n >= 0
+}
+
+// layout writes one family's chains for a ruleset.
+type layout struct {
+	firewall.Ruleset
+	generation
+	v6     bool
+	chains map[string]*chains // by table
+}
+
+// chains are one table's, in the order in which they were made.
+type chains struct {
+	names []string
+	rules map[string][]string
+}
+
+// write makes the rules of all tables that the ruleset needs.
+func (g generation) write(r firewall.Ruleset, v6 bool) layout {
+	l := layout{r, g, v6, map[string]*chains{}}
+	l.guard()
+	l.nat()
+	l.reject()
+	l.input()
+	l.cut()
+	for _, s := range r.Services {
+		l.rule("mangle", namesChain, "-m comment --comment "+s.Name, l.fromSet(doorSet(s, v6)))
+	}
+	return l
+}
+
+// rule appends a rule, and makes its chain if it is the first.
+func (l layout) rule(table, chain string, parts ...string) {
+	t := l.chains[table]
+	if t == nil {
+		t = &chains{rules: map[string][]string{}}
+		l.chains[table] = t
+	}
+	name := l.of(chain)
+	if _, ok := t.rules[name]; !ok {
+		t.names = append(t.names, name)
+	}
+	t.rules[name] = append(t.rules[name], strings.Join(parts, " "))
+}
+
+// hooks returns the places that must lead to this layout's chains.
+func (l layout) hooks() []hook {
+	var all []hook
+	for _, h := range hooks {
+		if t := l.chains[h.table]; t != nil && slices.Contains(t.names, l.of(h.chain)) {
+			all = append(all, hook{h.table, h.builtin, l.of(h.chain)})
+		}
+	}
+	return all
+}
+
+// restore returns the text for iptables-restore that makes the chains; nothing leads to them yet.
+func (l layout) restore() string {
+	var b strings.Builder
+	for _, table := range tableNames {
+		t := l.chains[table]
+		if t == nil {
+			continue
+		}
+		fmt.Fprintf(&b, "*%s\n", table)
+		for _, name := range t.names {
+			fmt.Fprintf(&b, ":%s - [0:0]\n", name)
+		}
+		for _, name := range t.names {
+			for _, rule := range t.rules[name] {
+				fmt.Fprintf(&b, "-A %s %s\n", name, rule)
+			}
+		}
+		b.WriteString("COMMIT\n")
+	}
+	return b.String()
+}
+
+// Parts of rules. xt_addrtype knows no class for "for another host" in IPv6, where unicast includes what is ours.
+const (
+	passing     = "-m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL,ANYCAST"
+	notOurs     = "-m addrtype ! --dst-type LOCAL"
+	fromOurs    = "-m addrtype --src-type LOCAL"
+	isReply     = "-m conntrack --ctdir REPLY"
+	isOriginal  = "-m conntrack --ctdir ORIGINAL"
+	established = "-m conntrack --ctstate ESTABLISHED"
+	addLabel    = "-m connlabel --label 127 --set"
+	labelled    = "-m connlabel --label 127"
+	goOn        = "-j RETURN"
+	drop        = "-j DROP"
+)
+
+func (l layout) fromSet(name string) string { return "-m set --match-set " + name + " src" }
+func (l layout) toSet(name string) string   { return "-m set --match-set " + name + " dst" }
+func (l layout) to(chain string) string     { return "-g " + l.of(chain) }
+
+// permitted returns the sets of all sources that may use a service.
+func (l layout) permitted(s firewall.Service) []string {
+	all := []string{doorSet(s, l.v6)}
+	if len(alwaysOf(l.Ruleset, l.v6)) > 0 {
+		all = append(all, alwaysSet(l.v6))
+	}
+	return all
+}
+
+// permit writes the chain that sets the mark and lets go on.
+func (l layout) permit(table string) {
+	l.rule(table, permitChain, fmt.Sprintf("-j MARK --set-xmark %#x/%#x", l.Mark, l.Mark))
+}
+
+func (l layout) guard() {
+	l.permit("mangle")
+	l.rule("mangle", guardChain, "-i lo", goOn)
+	l.rule("mangle", guardChain, isReply, goOn)
+	var leaves []leaf
+	for _, s := range l.Services {
+		chain := "g-" + short(s.Name)
+		l.guardService(chain, s)
+		leaves = appendLeaves(leaves, l.to(chain), s.Ports()...)
+	}
+	if l.KnockPort != 0 {
+		l.rule("mangle", "knock", passing, goOn)
+		l.rule("mangle", "knock", l.to(permitChain))
+		leaves = appendLeaves(leaves, l.to("knock"), l.knock())
+	}
+	l.dispatch("mangle", guardChain, byPort, leaves)
+}
+
+func (l layout) knock() firewall.Ports {
+	return firewall.Ports{Proto: firewall.UDP, First: l.KnockPort, Last: l.KnockPort}
+}
+
+// guardService writes one service's chain. What is not unicast to another host is for us: broadcast and multicast
+// packets reach sockets too.
+func (l layout) guardService(chain string, s firewall.Service) {
+	l.rule("mangle", chain, passing, goOn)
+	permit := l.to(permitChain)
+	if labels(s) {
+		yes := "y-" + short(s.Name)
+		l.rule("mangle", yes, addLabel)
+		l.rule("mangle", yes, permit)
+		permit = l.to(yes)
+	}
+	for _, set := range l.permitted(s) {
+		l.rule("mangle", chain, l.fromSet(set), permit)
+	}
+	switch {
+	case labels(s):
+		l.rule("mangle", chain, labelled, drop)
+	case s.Guard != firewall.GuardOff && !s.Cut:
+		l.rule("mangle", chain, established, permit)
+	case s.Guard == firewall.GuardReject:
+		l.rule("mangle", chain, established, drop) // the chain reject would only see what is for the router itself
+	}
+	if s.Guard == firewall.GuardDrop {
+		l.rule("mangle", chain, drop)
+	}
+}
+
+// labels reports whether a service's connections carry a connection label. Without a guard, others may be connected
+// who were never let in by a door, and who must not be cut off.
+func labels(s firewall.Service) bool { return s.Cut && s.Guard == firewall.GuardOff }
+
+// nat sees the first packet of each connection, and is before everybody else's DNAT. What a guard refuses, or lets in
+// for a forward of the other family, must go to the router's own port, where it is stopped, and not to where another
+// program's rule would send it.
+func (l layout) nat() {
+	l.permit("nat")
+	l.rule("nat", natChain, notOurs, goOn)
+	var leaves []leaf
+	for _, s := range l.Services {
+		chain := "n-" + short(s.Name)
+		for _, set := range l.permitted(s) {
+			l.rule("nat", chain, l.fromSet(set), "-j", l.of(permitChain))
+			if to := l.target(s); to != "" {
+				l.rule("nat", chain, fmt.Sprintf("-p %v", s.Forward.Port.Proto), l.fromSet(set), "-j DNAT --to-destination", to)
+			}
+		}
+		switch {
+		case s.Forward != nil && s.Guard != firewall.GuardOff:
+			l.rule("nat", chain, "-j ACCEPT")
+		case s.Guard == firewall.GuardReject:
+			for _, set := range l.permitted(s) {
+				l.rule("nat", chain, l.fromSet(set), goOn)
+			}
+			l.rule("nat", chain, "-j ACCEPT")
+		}
+		leaves = appendLeaves(leaves, l.to(chain), s.Ports()...)
+	}
+	if l.KnockPort != 0 {
+		leaves = appendLeaves(leaves, l.to(permitChain), l.knock())
+	}
+	l.dispatch("nat", natChain, byPort, leaves)
+}
+
+// target returns where a service's forward goes in this family, or nothing.
+func (l layout) target(s firewall.Service) string {
+	if s.Forward != nil {
+		for _, to := range s.Forward.Targets() {
+			if to.Addr().Is6() == l.v6 {
+				return to.String()
+			}
+		}
+	}
+	return ""
+}
+
+// reject answers as a closed port. What is forwarded has no business here at all.
+func (l layout) reject() {
+	var leaves []leaf
+	for _, s := range l.Services {
+		if s.Guard != firewall.GuardReject {
+			continue
+		}
+		chain := "r-" + short(s.Name)
+		if s.Forward == nil {
+			for _, set := range l.permitted(s) {
+				l.rule("filter", chain, l.fromSet(set), goOn)
+			}
+			if !s.Cut {
+				l.rule("filter", chain, established, goOn)
+			}
+		}
+		unreachable := "icmp-port-unreachable"
+		if l.v6 {
+			unreachable = "icmp6-port-unreachable"
+		}
+		l.rule("filter", chain, "-p tcp -j REJECT --reject-with tcp-reset")
+		l.rule("filter", chain, "-j REJECT --reject-with", unreachable)
+		leaves = appendLeaves(leaves, l.to(chain), s.Ports()...)
+	}
+	if len(leaves) > 0 {
+		l.rule("filter", rejectChain, "-i lo", goOn)
+		l.rule("filter", rejectChain, isReply, goOn)
+		l.dispatch("filter", rejectChain, byPort, leaves)
+	}
+}
+
+// input stops what a door of a forward let in and no rule of nat took: the door went shut between the two, or the family
+// has no target. It must not reach the router's own port. (The table nat itself refuses to drop.)
+func (l layout) input() {
+	var leaves []leaf
+	for _, s := range l.Services {
+		if s.Forward != nil && s.Guard == firewall.GuardDrop {
+			leaves = appendLeaves(leaves, drop, s.Forward.Port)
+		}
+	}
+	if len(leaves) > 0 {
+		l.rule("mangle", inputChain, "-i lo", goOn)
+		l.rule("mangle", inputChain, isReply, goOn)
+		l.dispatch("mangle", inputChain, byPort, leaves)
+	}
+}
+
+func (l layout) cut() {
+	var leaves []leaf
+	for _, s := range l.Services {
+		if s.Cut {
+			chain := "c-" + short(s.Name)
+			l.cutService(chain, s)
+			leaves = appendLeaves(leaves, l.to(chain), s.Ports()...)
+		}
+	}
+	if len(leaves) > 0 {
+		l.rule("mangle", cutChain, isOriginal, goOn)
+		l.rule("mangle", cutChain, "-o lo", goOn)
+		l.dispatch("mangle", cutChain, byOriginalPort, leaves)
+	}
+}
+
+// cutService writes one service's chain for the way back; the way here ends in the guard. A host's own connection to the
+// same port of somebody else is neither from us nor translated to our target.
+func (l layout) cutService(chain string, s firewall.Service) {
+	for _, set := range l.permitted(s) {
+		l.rule("mangle", chain, l.toSet(set), goOn)
+	}
+	if labels(s) {
+		l.rule("mangle", chain, labelled, drop)
+		return
+	}
+	l.rule("mangle", chain, fromOurs, drop)
+	if l.target(s) == "" {
+		return
+	}
+	for _, to := range s.Forward.Targets() {
+		if to.Addr().Is6() == l.v6 {
+			l.rule("mangle", chain, "-m conntrack --ctstate DNAT",
+				fmt.Sprintf("-p %v -s %v --sport %d", s.Forward.Port.Proto, to.Addr(), to.Port()), drop)
+		}
+	}
+}
