@@ -54,7 +54,8 @@ type Config struct {
 	Hostname     string         // what invites name, without port; may be empty
 	External     string         // host:port that invites name instead; may be empty
 	KeyFile      string         // the router's secret key; relative paths were made relative to the file's folder
-	Firewall     string         // the backend: "nftables"
+	Firewall     string         // the backend: "nftables" or "iptables"
+	IPTables     string         // which iptables: "nft", "legacy", or nothing: found out
 	Capture      string         // where packets come from: "udp"
 	Window       time.Duration  // how far a packet's time may be from the knock clock
 	Mark         uint32         // the one bit that permitted packets carry

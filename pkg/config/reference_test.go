@@ -73,7 +73,7 @@ func TestReferenceShowsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	examples := []string{"external", "always_allow", "from", "hours", "expires"}
-	planned := []string{"iptables", "proxy"}
+	planned := []string{"proxy", "iptables"} // iptables stands only beside another firewall than the default
 	uncomment := func(text string, leave ...string) string {
 		var b strings.Builder
 		for line := range strings.Lines(text) {

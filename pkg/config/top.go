@@ -20,10 +20,9 @@ func (r *reader) config(data []byte) *Config {
 		return nil
 	}
 	t.unknown()
-	t.planned("iptables", "the iptables backend", "drop the line")
 	c := &Config{
 		Path:         r.file,
-		Firewall:     t.choice("firewall", []string{"nftables"}, "iptables", "command"),
+		Firewall:     t.choice("firewall", []string{"nftables", "iptables"}, "command"),
 		Capture:      t.choice("capture", []string{"udp"}, "sniff", "xdp"),
 		KeyFile:      keyPath(r.file, DefaultKeyFile),
 		Mark:         t.mark(),
@@ -32,6 +31,7 @@ func (r *reader) config(data []byte) *Config {
 		TestLoopback: t.truth("test_loopback", false),
 		LogJSON:      t.choice("log", []string{"text", "json"}) == "json",
 	}
+	c.IPTables = t.iptables(c.Firewall)
 	t.addresses(c)
 	c.Window, _ = t.duration("window", DefaultWindow, MinWindow, MaxWindow)
 	services := t.services(c.Port)
@@ -110,6 +110,17 @@ func checkExternal(addr string) (what, remedy string) {
 		return quote(addr) + " has no valid host", example
 	}
 	return "", ""
+}
+
+// iptables reads which iptables to use; nothing: the backend finds out.
+func (t table) iptables(firewall string) string {
+	if _, present := t.keys["iptables"]; !present {
+		return ""
+	}
+	if firewall != "iptables" {
+		t.bad("iptables", "says nothing, since the firewall is "+quote(firewall), `drop the line, or write firewall = "iptables"`)
+	}
+	return t.choice("iptables", []string{"nft", "legacy"})
 }
 
 func (t table) mark() uint32 {
