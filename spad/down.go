@@ -9,11 +9,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"spad/pkg/config"
 	"spad/pkg/control"
 	"spad/pkg/daemon"
 	"spad/pkg/device"
-	"spad/pkg/firewall/nftables"
-	"spad/pkg/session"
 )
 
 // The state is looked at this often until it is free: for long if a daemon was told to stop, which may wait for a slow
@@ -46,15 +45,8 @@ func down(c *cli.Context) error {
 		return err
 	}
 	defer release()
-	backend, err := nftables.New(nftables.Options{})
-	if err != nil {
-		return err
-	}
-	// First the file: if it stayed, the next start would bring the doors back.
-	if err := session.Forget(daemon.SessionsFile(p.state)); err != nil {
-		return errors.Join(err, backend.Close())
-	}
-	if err := errors.Join(backend.Down(), backend.Close()); err != nil {
+	cfg, _ := config.Load(p.config) // a broken configuration must not keep anybody from clearing the firewall
+	if err := daemon.Down(p.state, cfg); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(c.App.Writer, "spad is down: nothing of it is left in the firewall")

@@ -26,7 +26,6 @@ import (
 	"spad/pkg/device"
 	"spad/pkg/event"
 	"spad/pkg/firewall"
-	"spad/pkg/firewall/nftables"
 	"spad/pkg/flood"
 	"spad/pkg/replay"
 	"spad/pkg/session"
@@ -62,6 +61,7 @@ type Daemon struct {
 	budget   *flood.Budget
 	verifier *verify.Verifier
 	backend  firewall.Backend
+	filter   filter // what the backend is
 	table    *session.Table
 	udp      *capture.UDP
 
@@ -88,7 +88,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := d.table.Start(d.ruleset(o.Config), d.limit(o.Config, d.registry.Roster())); err != nil {
+	if err := d.takeOver(); err != nil {
 		listener.Close()
 		return err
 	}
@@ -154,13 +154,26 @@ func (d *Daemon) prepare(c *closers) (err error) {
 			return err
 		}
 	}
-	if d.backend, err = nftables.New(nftables.Options{}); err != nil {
+	if d.backend, d.filter, err = filterOf(cfg).open(); err != nil {
 		return err
 	}
 	c.add(d.backend.Close)
 	d.table = session.New(session.Options{
 		Backend: d.backend, Bus: d.bus, Log: d.log, File: SessionsFile(d.o.StateDir), BootID: bootID(), Now: bootTime,
 	})
+	return nil
+}
+
+// takeOver puts the guard and the doors of the last run into the firewall, and takes out of others what they have of ours.
+func (d *Daemon) takeOver() error {
+	others, err := holdFilter(d.o.StateDir, d.filter)
+	if err != nil {
+		return err
+	}
+	if err := d.table.Start(d.ruleset(d.o.Config), d.limit(d.o.Config, d.registry.Roster())); err != nil {
+		return err
+	}
+	d.dropFilters(d.filter, others)
 	return nil
 }
 

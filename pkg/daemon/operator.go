@@ -101,7 +101,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	}
 	cfg := d.cfg.Load()
 	return control.Status{
-		Version: d.o.Version, Listen: cfg.Listen, Firewall: cfg.Firewall,
+		Version: d.o.Version, Listen: cfg.Listen, Firewall: string(d.filter),
 		Started: d.started, Uptime: int(time.Since(d.started) / time.Second),
 		KnockClock: time.UnixMilli(d.journal.NowMS()).UTC(),
 		Devices:    len(d.registry.Roster().All()), Services: len(cfg.Doors), Sessions: len(all), Invites: d.store.Invites(),

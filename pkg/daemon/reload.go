@@ -68,6 +68,7 @@ func restartNeeded(old, cfg *config.Config) error {
 	}
 	changed("listen", old.Listen != cfg.Listen)
 	changed("firewall", old.Firewall != cfg.Firewall)
+	changed("iptables", old.IPTables != cfg.IPTables)
 	changed("key", old.KeyFile != cfg.KeyFile)
 	changed("capture", old.Capture != cfg.Capture)
 	changed("log", old.LogJSON != cfg.LogJSON)
