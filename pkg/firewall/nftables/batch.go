@@ -140,7 +140,9 @@ type set struct {
 }
 
 func (b *batch) addSet(s set) {
-	udata := userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 2) // big endian, so that nft shows it right
+	// Big endian, so that nft shows it right. nft reads the number in the machine's order; userdata.AppendUint32 writes it
+	// in little-endian.
+	udata := userdata.Append(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, native.PutUint32(2))
 	udata = userdata.AppendString(udata, userdata.NFTNL_UDATA_SET_COMMENT, s.comment)
 	attrs := []netlink.Attribute{
 		text(unix.NFTA_SET_TABLE, tableName), text(unix.NFTA_SET_NAME, s.name),

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -216,10 +217,15 @@ func labelled() []part {
 	}
 }
 
-// label is the connection label with the highest number, 127, in the kernel's order of words.
+// label is the connection label with the highest number, 127: the highest bit of the last of the kernel's unsigned longs,
+// which are as long as ours.
 func label() []byte {
 	b := make([]byte, 16)
-	copy(b[8:], native.PutUint64(1<<63))
+	if bits.UintSize == 32 {
+		copy(b[12:], native.PutUint32(1<<31))
+	} else {
+		copy(b[8:], native.PutUint64(1<<63))
+	}
 	return b
 }
 
