@@ -47,6 +47,7 @@ package_of() {
 	ping) echo iputils-ping ;;
 	sysctl | pkill | pgrep) echo procps ;;
 	python3) echo python3-minimal ;;
+	qemu-*) echo qemu-user ;;
 	*) echo "$1" ;;
 	esac
 }
