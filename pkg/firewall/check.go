@@ -1,10 +1,12 @@
 package firewall
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -35,37 +37,58 @@ func (r Ruleset) Check() error {
 			fail("always_allow %v: want a network without host bits, as 192.168.1.0/24", p)
 		}
 	}
-	taken := ledger{}
-	if r.KnockPort != 0 {
-		taken[Ports{UDP, r.KnockPort, r.KnockPort}] = "the knock port"
-	}
 	names := map[string]bool{}
 	for _, s := range r.Services {
 		if names[s.Name] {
 			fail("service %q: the name is used twice", s.Name)
 		}
 		names[s.Name] = true
-		for _, err := range append(s.check(), taken.add(s)...) {
+		for _, err := range s.check() {
 			fail("service %q: %w", s.Name, err)
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, r.overlaps()...)...)
 }
 
-// ledger says to whom ports belong.
-type ledger map[Ports]string
+// claim is a range of ports and whose it is. The order is that of the ruleset.
+type claim struct {
+	Ports
+	owner string
+	order int
+}
 
-func (l ledger) add(s Service) []error {
-	var errs []error
-	for _, p := range s.Ports() {
-		for q, owner := range l {
-			if p.Overlaps(q) {
-				errs = append(errs, fmt.Errorf("%v overlaps %v of %s", p, q, owner))
-			}
+// overlaps returns an error for each claim of ports that begins where another one has not ended.
+func (r Ruleset) overlaps() []error {
+	var claims []claim
+	if r.KnockPort != 0 {
+		claims = append(claims, claim{Ports{UDP, r.KnockPort, r.KnockPort}, "the knock port", 0})
+	}
+	for _, s := range r.Services {
+		for _, p := range s.Ports() {
+			claims = append(claims, claim{p, fmt.Sprintf("service %q", s.Name), len(claims)})
 		}
-		l[p] = fmt.Sprintf("service %q", s.Name)
+	}
+	slices.SortFunc(claims, func(a, b claim) int {
+		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.First, b.First), cmp.Compare(a.order, b.order))
+	})
+	var errs []error
+	for i, reach := 1, 0; i < len(claims); i++ { // reach is the one before i that ends last
+		if claims[i].Overlaps(claims[reach].Ports) {
+			errs = append(errs, clash(claims[i], claims[reach]))
+		}
+		if claims[i].Proto != claims[reach].Proto || claims[i].Last > claims[reach].Last {
+			reach = i
+		}
 	}
 	return errs
+}
+
+// clash blames the claim that comes later in the ruleset.
+func clash(a, b claim) error {
+	if a.order < b.order {
+		a, b = b, a
+	}
+	return fmt.Errorf("%s: %v overlaps %v of %s", a.owner, a.Ports, b.Ports, b.owner)
 }
 
 func (s Service) check() []error {
@@ -114,7 +137,22 @@ func (f Forward) check() []error {
 // Door returns nil if the ruleset can have that door. The TTL is checked only if timed, since shutting needs none.
 func (r Ruleset) Door(d Door, timed bool) error {
 	s, ok := r.Service(d.Service)
-	if !ok {
+	return s.door(d, ok, timed)
+}
+
+// Doors returns nil if there can be each of the doors, as Ruleset.Door says for one.
+func (x Index) Doors(doors []Door, timed bool) error {
+	for _, d := range doors {
+		s, ok := x[d.Service]
+		if err := s.door(d, ok, timed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s Service) door(d Door, known, timed bool) error {
+	if !known {
 		return fmt.Errorf("door of %q for %v: %w", d.Service, d.Source, ErrUnknownService)
 	}
 	want := 32

@@ -149,3 +149,15 @@ func (r Ruleset) Service(name string) (Service, bool) {
 	}
 	return Service{}, false
 }
+
+// Index is the services of a ruleset by name, for where many are looked up: Ruleset.Service goes through all of them.
+type Index map[string]Service
+
+// Index returns the services by name.
+func (r Ruleset) Index() Index {
+	x := make(Index, len(r.Services))
+	for _, s := range r.Services {
+		x[s.Name] = s
+	}
+	return x
+}

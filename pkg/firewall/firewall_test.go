@@ -3,6 +3,7 @@ package firewall_test
 import (
 	"errors"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,54 @@ func TestRulesetCheck(t *testing.T) {
 	}
 }
 
+// A range that reaches over several others is found with each of them, whatever stands in between.
+func TestOverlaps(t *testing.T) {
+	r := good(t)
+	r.Services = nil
+	for i, text := range []string{"tcp/10-90", "udp/20", "tcp/20", "tcp/30-40", "tcp/91", "tcp/80-100"} {
+		r.Services = append(r.Services, firewall.Service{Name: string(rune('a' + i)), Open: []firewall.Ports{ports(t, text)}})
+	}
+	want := strings.Join([]string{
+		`service "c": tcp/20 overlaps tcp/10-90 of service "a"`,
+		`service "d": tcp/30-40 overlaps tcp/10-90 of service "a"`,
+		`service "f": tcp/80-100 overlaps tcp/10-90 of service "a"`,
+		`service "f": tcp/80-100 overlaps tcp/91 of service "e"`,
+	}, "\n")
+	if err := r.Check(); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// BenchmarkMany is what Apply does before it turns to the kernel.
+func BenchmarkMany(b *testing.B) {
+	r := firewall.Ruleset{Mark: 1}
+	for i := range 1000 {
+		port := uint16(1000 + i)
+		r.Services = append(r.Services, firewall.Service{
+			Name: "s" + strconv.Itoa(i), Open: []firewall.Ports{{Proto: firewall.TCP, First: port, Last: port}},
+		})
+	}
+	doors := make([]firewall.Door, 100_000)
+	for i := range doors {
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		doors[i] = firewall.Door{Service: r.Services[i%1000].Name, Source: netip.PrefixFrom(a, 32), TTL: time.Hour}
+	}
+	b.Run("check of 1000 services", func(b *testing.B) {
+		for b.Loop() {
+			if err := r.Check(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("check of 100000 doors", func(b *testing.B) {
+		for b.Loop() {
+			if err := r.Index().Doors(doors, true); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
 func TestRulesetDoor(t *testing.T) {
 	r := good(t)
 	for _, c := range []struct {
@@ -152,6 +201,9 @@ func TestRulesetDoor(t *testing.T) {
 			d := firewall.Door{Service: c.service, Source: netip.MustParsePrefix(c.source), TTL: c.ttl}
 			if err := r.Door(d, true); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
 				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if err := r.Index().Doors([]firewall.Door{d}, true); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+				t.Errorf("by index: got %v, want %v", err, c.want)
 			}
 		})
 	}

@@ -21,19 +21,19 @@ func (b *Backend) Apply(r firewall.Ruleset, doors []firewall.Door) error {
 	if err := r.Check(); err != nil {
 		return fmt.Errorf("applying the ruleset: %w", err)
 	}
-	if err := checkDoors(r, doors, true); err != nil {
+	services := r.Index()
+	if err := services.Doors(doors, true); err != nil {
 		return fmt.Errorf("applying the ruleset: %w", err)
 	}
-	r.Services, r.AlwaysAllow = slices.Clone(r.Services), slices.Clone(r.AlwaysAllow)
-	return b.do("applying the ruleset", func(k kernel) error { return b.apply(k, r, doors) })
+	return b.do("applying the ruleset", func(k kernel) error { return b.apply(k, r, services, doors) })
 }
 
-func (b *Backend) apply(k kernel, r firewall.Ruleset, doors []firewall.Door) error {
+func (b *Backend) apply(k kernel, r firewall.Ruleset, services firewall.Index, doors []firewall.Door) error {
 	old, err := survey(k)
 	if err != nil {
 		return err
 	}
-	in := inForce{r, next(slices.Concat(old.sets, old.chains))}
+	in := inForce{services, next(slices.Concat(old.sets, old.chains))}
 	static, hooked := &batch{}, &batch{}
 	static.addTable()
 	old.unhook(hooked)

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -250,7 +251,7 @@ func TestOpenIsAllOrNothing(t *testing.T) {
 }
 
 func TestSplit(t *testing.T) {
-	in := inForce{Ruleset: rules()}
+	in := inForce{services: rules().Index()}
 	for name, write := range map[string]writer{"add": addDoors, "renew": renewDoors, "shut": shutDoors} {
 		for _, room := range []int{1, 40 << 10, 1 << 20} {
 			first := &batch{}
@@ -297,7 +298,7 @@ func TestDoorTime(t *testing.T) {
 	} {
 		d := doors(1)[0]
 		d.TTL = ttl
-		got := doorElements(inForce{Ruleset: rules()}, []firewall.Door{d})["from4_ssh"]
+		got := doorElements(inForce{services: rules().Index()}, []firewall.Door{d})["from4_ssh"]
 		if len(got) != 1 || got[0].timeout != want {
 			t.Errorf("%v: %+v, want %d ms", ttl, got, want)
 		}
@@ -334,6 +335,32 @@ func TestSetNames(t *testing.T) {
 		if got := next(c.names); got != c.want {
 			t.Errorf("beside %v: %q, want %q", c.names, got, c.want)
 		}
+	}
+}
+
+// TestPortElements: single ports are looked up in a hash table, so that their number costs nothing.
+func TestPortElements(t *testing.T) {
+	var targets []target
+	for _, text := range []string{"tcp/443", "tcp/65000-65535", "udp/22", "tcp/22", "tcp/23-30"} {
+		p, err := firewall.ParsePorts(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets = appendTargets(targets, text, p)
+	}
+	show := func(all []element) string {
+		var b strings.Builder
+		for _, e := range all {
+			fmt.Fprintf(&b, "%d>%s ", binary.BigEndian.Uint16(e.key), e.chain)
+		}
+		return b.String()
+	}
+	single, ranges := portElements(firewall.TCP, targets)
+	if got, want := show(single), "443>tcp/443 22>tcp/22 "; got != want {
+		t.Errorf("single ports: %q, want %q", got, want)
+	}
+	if got, want := show(ranges), "23>tcp/23-30 31> 65000>tcp/65000-65535 "; got != want {
+		t.Errorf("ranges: %q, want %q", got, want)
 	}
 }
 
@@ -464,7 +491,7 @@ func TestHalfAnApply(t *testing.T) {
 	}
 	half := &batch{}
 	layout{half, &batch{}, rules(), ".1", map[string]bool{}}.write()
-	addDoors(half, inForce{rules(), ".1"}, doors(2))
+	addDoors(half, inForce{rules().Index(), ".1"}, doors(2))
 	if err := send(b.kernelOrDial(t), half); err != nil {
 		t.Fatal(err)
 	}

@@ -136,6 +136,7 @@ type set struct {
 	name    string
 	key     nftables.SetDatatype
 	flags   uint32
+	size    int // how many elements there will be, if known: without timeouts and intervals the kernel takes a table of that size
 	comment string
 }
 
@@ -150,6 +151,9 @@ func (b *batch) addSet(s set) {
 		number(unix.NFTA_SET_KEY_TYPE, s.key.GetNFTMagic()), number(unix.NFTA_SET_KEY_LEN, s.key.Bytes),
 		number(unix.NFTA_SET_ID, uint32(len(b.messages)+1)), // any number that is unique in the batch
 		{Type: unix.NFTA_SET_USERDATA, Data: udata},
+	}
+	if s.size != 0 && s.flags&unix.NFT_SET_INTERVAL == 0 { // for intervals it would count their ends too
+		attrs = append(attrs, b.nested(unix.NFTA_SET_DESC, number(unix.NFTA_SET_DESC_SIZE, uint32(s.size))))
 	}
 	if s.flags&unix.NFT_SET_MAP != 0 {
 		attrs = append(attrs, number(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT), number(unix.NFTA_SET_DATA_LEN, 0))

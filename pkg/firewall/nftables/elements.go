@@ -28,19 +28,22 @@ func appendTargets(all []target, chain string, ports ...firewall.Ports) []target
 	return all
 }
 
-// portElements returns the intervals of one protocol's ports; they don't overlap.
-func portElements(p firewall.Proto, targets []target) []element {
-	var all []element
+// portElements returns one protocol's single ports, and the intervals of its ranges; none of them overlap.
+func portElements(p firewall.Proto, targets []target) (single, ranges []element) {
 	for _, t := range targets {
-		if t.ports.Proto != p {
-			continue
-		}
-		all = append(all, element{key: binary.BigEndian.AppendUint16(nil, t.ports.First), chain: t.chain})
-		if t.ports.Last < 65535 { // otherwise the interval has no end
-			all = append(all, element{key: binary.BigEndian.AppendUint16(nil, t.ports.Last+1), end: true})
+		first := element{key: binary.BigEndian.AppendUint16(nil, t.ports.First), chain: t.chain}
+		switch {
+		case t.ports.Proto != p:
+		case t.ports.First == t.ports.Last:
+			single = append(single, first)
+		default:
+			ranges = append(ranges, first)
+			if t.ports.Last < 65535 { // otherwise the interval has no end
+				ranges = append(ranges, element{key: binary.BigEndian.AppendUint16(nil, t.ports.Last+1), end: true})
+			}
 		}
 	}
-	return ascending(all)
+	return single, ascending(ranges)
 }
 
 func alwaysSet(v6 bool) string {
@@ -117,13 +120,9 @@ func ascending(all []element) []element {
 // doorElements returns the doors as elements, by the set they belong to. A door lasts whole milliseconds, cut off; the
 // shortest is one, since none would mean for ever.
 func doorElements(in inForce, doors []firewall.Door) map[string][]element {
-	services := map[string]firewall.Service{}
-	for _, s := range in.Services {
-		services[s.Name] = s
-	}
 	all := map[string][]element{}
 	for _, d := range doors {
-		name := in.of(doorSet(services[d.Service], d.Source.Addr().Is6()))
+		name := in.of(doorSet(in.services[d.Service], d.Source.Addr().Is6()))
 		all[name] = append(all[name], element{key: d.Source.Addr().AsSlice(), timeout: uint64(max(1, d.TTL.Milliseconds()))})
 	}
 	return all
@@ -140,9 +139,9 @@ func readDoor(service string, bits int, e element) (firewall.Door, bool) {
 	}, true
 }
 
-// inForce is the ruleset that was applied, and its generation.
+// inForce is what of the applied ruleset doors have to do with, and its generation.
 type inForce struct {
-	firewall.Ruleset
+	services firewall.Index
 	generation
 }
 

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,7 +140,8 @@ func (l layout) doors(s firewall.Service) {
 	}
 }
 
-// stage makes a base chain, which sends packets for some ports to chains of their own, by one map per protocol.
+// stage makes a base chain, which sends packets for some ports to chains of their own, by maps: per protocol one for
+// single ports, a hash table, and one for ranges, a tree, whose cost grows with its depth.
 func (l layout) stage(name string, head [][]part, by func(firewall.Proto, string) []part, targets []target) {
 	if !l.standing[name] {
 		l.hooked.addChain(name, bases[name].comment, new(bases[name].hook))
@@ -148,18 +150,22 @@ func (l layout) stage(name string, head [][]part, by func(firewall.Proto, string
 		l.hooked.addRule(name, h...)
 	}
 	for _, p := range []firewall.Proto{firewall.TCP, firewall.UDP} {
-		elements := portElements(p, targets)
-		if len(elements) == 0 {
-			continue
-		}
-		portMap := l.of(p.String() + "_" + name)
-		l.addSet(set{
-			name: portMap, key: nftables.TypeInetService, flags: unix.NFT_SET_INTERVAL | unix.NFT_SET_MAP,
-			comment: "whose ports",
-		})
-		l.elements(unix.NFT_MSG_NEWSETELEM, portMap, elements)
-		l.hooked.addRule(name, by(p, portMap)...)
+		single, ranges := portElements(p, targets)
+		l.dispatch(name, p.String()+"_"+name, 0, single, by, p)
+		l.dispatch(name, p.String()+"-ranges_"+name, unix.NFT_SET_INTERVAL, ranges, by, p)
 	}
+}
+
+// dispatch makes a map of ports and the rule that looks into it.
+func (l layout) dispatch(stage, name string, flags uint32, elements []element, by func(firewall.Proto, string) []part, p firewall.Proto) {
+	if len(elements) == 0 {
+		return
+	}
+	l.addSet(set{
+		name: l.of(name), key: nftables.TypeInetService, flags: flags | unix.NFT_SET_MAP, size: len(elements), comment: "whose ports",
+	})
+	l.elements(unix.NFT_MSG_NEWSETELEM, l.of(name), elements)
+	l.hooked.addRule(stage, by(p, l.of(name))...)
 }
 
 func (l layout) guardStage() {
@@ -296,7 +302,7 @@ func (l layout) permitted(s firewall.Service, match func(v6 bool, set string, bi
 
 func (l layout) permittedFamily(s firewall.Service, v6 bool, match func(bool, string, int) []part) [][]part {
 	all := [][]part{match(v6, l.of(doorSet(s, v6)), s.Bits6())}
-	if len(alwaysElements(l.AlwaysAllow, v6)) > 0 {
+	if slices.ContainsFunc(l.AlwaysAllow, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 }) {
 		all = append(all, match(v6, l.of(alwaysSet(v6)), 128))
 	}
 	return all

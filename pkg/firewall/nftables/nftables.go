@@ -2,7 +2,7 @@
 //
 // All is in the table "inet spad", which nft list table inet spad shows with comments. A packet's way through it:
 //
-//	prerouting -110  guard   iif lo, replies: on; by port, in one map per protocol ----> guard_NAME
+//	prerouting -110  guard   iif lo, replies: on; by port, in maps per protocol -------> guard_NAME
 //	                           guard_NAME: for another host: on; source in from4_NAME, from6_NAME or always: permit;
 //	                                       established (unless cut): permit; otherwise drop, reject or on
 //	                           permit: set the mark bit, on
@@ -10,8 +10,9 @@
 //	postrouting -10  cut     replies, by the port that the client used ----------------> cut_NAME
 //
 // Doors are elements with a timeout in the sets from4_NAME and from6_NAME; the kernel ends them by itself. The cost per
-// packet does not depend on the number of doors, and with the number of services grows by the depth of a map. After a
-// reload, names end with .1, then with nothing again: each Apply builds beside what is there.
+// packet depends neither on the number of doors nor on that of services, but for services with ranges of ports: there it
+// grows by the depth of a tree. After a reload, names end with .1, then with nothing again: each Apply builds beside what
+// is there.
 //
 // It needs the capability CAP_NET_ADMIN, and a kernel from 5.9 on (reject in prerouting; 5.2 without).
 package nftables
@@ -80,7 +81,7 @@ func (b *Backend) change(doing string, doors []firewall.Door, timed bool, write 
 	if b.rules == nil {
 		return 0, fmt.Errorf("%s: %w", doing, firewall.ErrNoRuleset)
 	}
-	if err := checkDoors(b.rules.Ruleset, doors, timed); err != nil {
+	if err := b.rules.services.Doors(doors, timed); err != nil {
 		return 0, fmt.Errorf("%s: %w", doing, err)
 	}
 	done := 0
@@ -94,15 +95,6 @@ func (b *Backend) change(doing string, doors []firewall.Door, timed bool, write 
 		return nil
 	})
 	return done, err
-}
-
-func checkDoors(r firewall.Ruleset, doors []firewall.Door, timed bool) error {
-	for _, d := range doors {
-		if err := r.Door(d, timed); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Down implements firewall.Backend.
