@@ -21,3 +21,5 @@ func backend(tb testing.TB, router *firewalltest.Host) firewall.Backend {
 }
 
 func TestConformance(t *testing.T) { firewalltest.Conformance(t, "nftables", backend) }
+
+func BenchmarkPackets(b *testing.B) { firewalltest.BenchmarkPackets(b, backend) }
