@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"spad/pkg/event"
@@ -12,6 +13,9 @@ import (
 // tick is the longest the table sleeps while a door is open: go timers stand still in suspend, and so do the kernel's
 // timeouts, so that after a wake-up what is due is shut within it.
 const tick = time.Second
+
+// atOnce is how many doors are shut in one step: the kernel takes some milliseconds for them.
+const atOnce = 1000
 
 // idleTick is how long it sleeps when nothing is open.
 const idleTick = time.Hour
@@ -27,67 +31,90 @@ func (t *Table) Close(sel Selection, by string) ([]Session, error) {
 			r := right{sel.Device, sel.Key, sel.Service}
 			t.closed[r] = max(t.closed[r], sel.TimeMS)
 		}
-		for _, s := range t.selected(sel.matches) {
+		var fresh []*Session
+		for _, s := range t.selected(sel) {
 			if sel.TimeMS != 0 && sel.TimeMS < s.ChangedMS {
 				errs = errors.Join(errs, ErrStale)
 				continue
 			}
-			if err := t.end(s, event.Closed, by); err != nil {
+			fresh = append(fresh, s)
+		}
+		for some := range slices.Chunk(fresh, atOnce) {
+			if err := t.end(by, some...); err != nil {
 				errs = errors.Join(errs, err)
 				continue
 			}
-			closed = append(closed, *s)
+			for _, s := range some {
+				closed = append(closed, *s)
+			}
 		}
 	})
 	return closed, cmp.Or(stopped, errs)
 }
 
-func (t *Table) selected(match func(*Session) bool) []*Session {
-	var found []*Session
-	for _, s := range t.byOwner {
-		if match(s) {
-			found = append(found, s)
+// end shuts the doors of sessions before their time. Of an error, all of them stay in the table, though some of their
+// doors may be shut.
+func (t *Table) end(by string, sessions ...*Session) error {
+	for _, s := range sessions {
+		t.remove(s)
+	}
+	if err := t.settle(t.now(), sessions...); err != nil {
+		for _, s := range sessions {
+			t.add(s)
 		}
+		return fmt.Errorf("shutting %s: %w", name(sessions), err)
 	}
-	return found
-}
-
-// end takes a session out: the table, the kernel, the file. It is the one way a door is shut.
-func (t *Table) end(s *Session, why event.Kind, by string) error {
-	t.forget(s)
-	if err := t.settle(s.place(), t.now()); err != nil && why != event.Expired {
-		t.remember(s)
-		return fmt.Errorf("shutting %q for %v: %w", s.Service, s.Source, err)
-	} else if err != nil {
-		t.log.Warn("a door whose time is up could not be shut by the daemon; the kernel does it", "service", s.Service, "err", err)
-	}
-	t.logFile(t.file.drop(s))
-	t.compact()
-	t.bus.Publish(t.event(why, s, by))
+	t.ended(event.Closed, by, sessions)
 	return nil
 }
 
-// expire ends the sessions whose time is up. Their doors are shut by the kernel already, unless the machine slept.
+// expire ends the sessions whose time is up, but not too many at once: knocks come in between.
 func (t *Table) expire() {
 	now := t.now()
-	if len(t.byOwner) == 0 || now < t.next {
-		return
+	var due []*Session
+	for t.len() > 0 && t.queue[0].Until <= now && len(due) < atOnce {
+		due = append(due, t.queue[0])
+		t.remove(t.queue[0])
 	}
-	for _, s := range t.selected(func(s *Session) bool { return s.Until <= now }) {
-		t.end(s, event.Expired, "")
+	if len(due) > 0 {
+		t.lapsed(due...)
 	}
-	t.next = now + idleTick
-	for _, s := range t.byOwner {
-		t.next = min(t.next, s.Until)
+}
+
+// lapsed shuts the doors of sessions that were taken out because their time is up. The kernel has done so already,
+// unless the machine slept.
+func (t *Table) lapsed(sessions ...*Session) {
+	if err := t.settle(t.now(), sessions...); err != nil {
+		t.log.Warn("doors whose time is up could not be shut by the daemon; the kernel does it", "doors", name(sessions), "err", err)
 	}
+	t.ended(event.Expired, "", sessions)
+}
+
+// ended writes down and makes known that sessions are out of the table and the kernel.
+func (t *Table) ended(why event.Kind, by string, sessions []*Session) {
+	t.logFile(t.file.drop(sessions...))
+	t.compact()
+	for _, s := range sessions {
+		t.bus.Publish(t.event(why, s, by))
+	}
+}
+
+// name names doors for people.
+func name(sessions []*Session) string {
+	s := sessions[0]
+	text := fmt.Sprintf("%q for %v", s.Service, s.Source)
+	if len(sessions) > 1 {
+		text += fmt.Sprintf(" and %d more", len(sessions)-1)
+	}
+	return text
 }
 
 // sleep returns how long the table may sleep.
 func (t *Table) sleep() time.Duration {
-	if len(t.byOwner) == 0 {
+	if t.len() == 0 {
 		return idleTick
 	}
-	return max(min(t.next-t.now(), tick), time.Millisecond)
+	return max(min(t.queue[0].Until-t.now(), tick), time.Millisecond)
 }
 
 // logFile reports a file of sessions that can't be written. What is lost is only the take-over by the next start.
@@ -98,7 +125,7 @@ func (t *Table) logFile(err error) {
 }
 
 func (t *Table) compact() {
-	if t.file.lines > compactAt && t.file.lines > 4*len(t.byOwner) {
+	if t.file.lines > compactAt && t.file.lines > 2*t.len() {
 		t.logFile(t.file.rewrite())
 	}
 }

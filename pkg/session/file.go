@@ -75,28 +75,38 @@ func (f *file) load() ([]*Session, error) {
 	return all, lines.Err()
 }
 
-func (f *file) put(s *Session) error  { return f.append(change{Session: s}) }
-func (f *file) drop(s *Session) error { return f.append(change{Closed: s.ID}) }
+func (f *file) put(s *Session) error { return f.append(change{Session: s}) }
 
-// append writes one line. If it can't, the file is removed, since it would bring back doors that are shut by now: the
-// next start then knows none, and the next change writes the file anew.
-func (f *file) append(c change) error {
+func (f *file) drop(sessions ...*Session) error {
+	changes := make([]change, len(sessions))
+	for i, s := range sessions {
+		changes[i].Closed = s.ID
+	}
+	return f.append(changes...)
+}
+
+// append writes a line for each change. If it can't, the file is removed, since it would bring back doors that are shut
+// by now: the next start then knows none, and the next change writes the file anew.
+func (f *file) append(changes ...change) error {
 	if f.f == nil {
 		if err := f.rewrite(); err != nil {
 			return err
 		}
 	}
-	line, err := json.Marshal(c)
-	if err != nil {
-		return fmt.Errorf("writing a session: %w", err)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	for _, c := range changes {
+		if err := enc.Encode(c); err != nil {
+			return fmt.Errorf("writing a session: %w", err)
+		}
 	}
-	if _, err := f.f.Write(append(line, '\n')); err != nil {
+	if _, err := f.f.Write(b.Bytes()); err != nil {
 		f.f.Close()
 		f.f = nil
 		os.Remove(f.path)
 		return fmt.Errorf("writing the open sessions: %w", err)
 	}
-	f.lines++
+	f.lines += len(changes)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"time"
 
 	"spad/pkg/event"
@@ -19,9 +20,9 @@ func (t *Table) Start(rules firewall.Ruleset, limit Limit) error {
 	if err != nil {
 		t.log.Warn("open doors of the last run are shut", "err", err)
 	}
-	now := t.now()
+	now, services := t.now(), rules.Index()
 	for _, s := range earlier {
-		if left := t.left(rules, limit, s, now); left > 0 {
+		if left := left(services, limit, s, now); left > 0 {
 			s.Until = now + left
 			t.restore(s)
 		}
@@ -29,7 +30,7 @@ func (t *Table) Start(rules firewall.Ruleset, limit Limit) error {
 	if err := t.backend.Apply(rules, t.doors(now)); err != nil {
 		return err
 	}
-	for _, s := range t.byOwner {
+	for _, s := range t.queue {
 		e := t.event(event.Restored, s, "restart")
 		e.TTL, e.Until = s.Until-now, time.Now().Add(s.Until-now)
 		t.bus.Publish(e)
@@ -44,14 +45,14 @@ func (t *Table) restore(s *Session) {
 		if old.ChangedMS > s.ChangedMS {
 			return
 		}
-		t.forget(old)
+		t.remove(old)
 	}
-	t.remember(s)
+	t.add(s)
 }
 
-// left returns how long a session may go on under the rules.
-func (t *Table) left(rules firewall.Ruleset, limit Limit, s *Session, now time.Duration) time.Duration {
-	if !fits(rules, s) {
+// left returns how long a session may go on with these services.
+func left(services firewall.Index, limit Limit, s *Session, now time.Duration) time.Duration {
+	if !fits(services, s) {
 		return 0
 	}
 	return min(s.Until-now, limit(*s))
@@ -62,28 +63,23 @@ func (t *Table) left(rules firewall.Ruleset, limit Limit, s *Session, now time.D
 func (t *Table) Reload(rules firewall.Ruleset, limit Limit) error {
 	var failed error
 	stopped := t.do(func() {
-		now := t.now()
-		before := map[*Session]time.Duration{}
+		now, services := t.now(), rules.Index()
+		next := newIndex()
 		var gone []*Session
-		for _, s := range t.live() {
-			before[s] = s.Until
-			t.forget(s)
-			if left := t.left(rules, limit, s, now); left > 0 {
-				s.Until = now + left
-				t.remember(s)
-			} else {
+		for _, s := range t.queue {
+			left := left(services, limit, s, now)
+			if left <= 0 {
 				gone = append(gone, s)
+				continue
 			}
+			kept := *s
+			kept.Until = now + left
+			next.add(&kept)
 		}
-		if failed = t.backend.Apply(rules, t.doors(now)); failed != nil {
-			for _, s := range gone {
-				t.remember(s)
-			}
-			for s, until := range before {
-				s.Until = until
-			}
+		if failed = t.backend.Apply(rules, next.doors(now)); failed != nil {
 			return
 		}
+		t.index = next
 		clear(t.closed)
 		for _, s := range gone {
 			t.bus.Publish(t.event(event.Closed, s, "reload"))
@@ -98,41 +94,48 @@ func (t *Table) Retain(limit Limit, by string) error {
 	var errs error
 	stopped := t.do(func() {
 		clear(t.closed)
-		for _, s := range t.live() {
-			now := t.now()
+		now := t.now()
+		var gone, cut []*Session
+		for _, s := range t.queue {
 			switch left := limit(*s); {
 			case left <= 0:
-				errs = errors.Join(errs, t.end(s, event.Closed, by))
+				gone = append(gone, s)
 			case left < s.Until-now:
-				t.forget(s)
-				s.Until = now + left
-				t.remember(s)
-				errs = errors.Join(errs, t.settle(s.place(), now))
-				t.logFile(t.file.put(s))
+				cut = append(cut, s)
 			}
+		}
+		for some := range slices.Chunk(gone, atOnce) {
+			errs = errors.Join(errs, t.end(by, some...))
+		}
+		for _, s := range cut {
+			errs = errors.Join(errs, t.cut(s, now+limit(*s)))
 		}
 	})
 	return cmp.Or(stopped, errs)
 }
 
+// cut lets a session end earlier.
+func (t *Table) cut(s *Session, until time.Duration) error {
+	t.remove(s)
+	s.Until = until
+	t.add(s)
+	t.logFile(t.file.put(s))
+	return t.settle(t.now(), s)
+}
+
 // doors returns what the kernel should hold.
-func (t *Table) doors(now time.Duration) []firewall.Door {
-	doors := make([]firewall.Door, 0, len(t.byPlace))
-	for p, sessions := range t.byPlace {
-		door := firewall.Door{Service: p.service, Source: p.source}
-		for _, s := range sessions {
-			door.TTL = max(door.TTL, s.Until-now)
-		}
-		if door.TTL > 0 {
+func (x *index) doors(now time.Duration) []firewall.Door {
+	doors := make([]firewall.Door, 0, len(x.byPlace))
+	for p := range x.byPlace {
+		if door := x.door(p, now); door.TTL > 0 {
 			doors = append(doors, door)
 		}
 	}
 	return doors
 }
 
-// fits says whether a session can be open under the rules: its service is there, and its source is as wide as the
-// service says.
-func fits(rules firewall.Ruleset, s *Session) bool {
-	service, ok := rules.Service(s.Service)
+// fits says whether a session can be open: its service is there, and its source is as wide as the service says.
+func fits(services firewall.Index, s *Session) bool {
+	service, ok := services[s.Service]
 	return ok && service.Prefix(s.Source.Addr()) == s.Source
 }

@@ -30,6 +30,8 @@ type Session struct {
 	Since     time.Duration `json:"since"`
 	Until     time.Duration `json:"until"`
 	ChangedMS int64         `json:"changed"` // time of the packet that last changed it; 0 if no packet did
+
+	at int // its place in the queue
 }
 
 // SourceText returns the source as people write it: a single address without its length.
@@ -53,8 +55,17 @@ type Opening struct {
 	TimeMS    int64  // the packet's time; 0: no packet
 }
 
+// How many sessions there can be. One takes about 1 kB of the daemon and 100 bytes of the kernel.
+const (
+	MaxSessions  = 1 << 17 // in all
+	MaxOwn       = 1 << 12 // of one device, for addresses that it knocked from
+	MaxDelegated = 100_000 // of one delegate, for addresses that it named
+)
+
 // Errors of Open that a device brings about.
 var (
+	// ErrFull refuses a further session to who has as many as there can be.
+	ErrFull = errors.New("too many doors are open")
 	// ErrStale refuses a packet that is older than the one that last changed the opening.
 	ErrStale = errors.New("a later knock has changed this opening")
 	// ErrStopped says that the table's goroutine has ended.

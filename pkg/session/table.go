@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,10 +35,8 @@ type Table struct {
 	jobs    chan func()
 	stopped chan struct{}
 
-	byOwner map[owner]*Session
-	byPlace map[place][]*Session
-	closed  map[right]int64 // time of the last close: an open that it overtook comes too late
-	next    time.Duration   // no session ends before; meaningless if there is none
+	*index
+	closed map[right]int64 // time of the last close: an open that it overtook comes too late
 }
 
 // New returns an empty table. Start must come first, then Run.
@@ -46,11 +45,10 @@ func New(o Options) *Table {
 		backend: o.Backend, bus: o.Bus, log: o.Log, now: o.Now,
 		jobs:    make(chan func()),
 		stopped: make(chan struct{}),
-		byOwner: map[owner]*Session{},
-		byPlace: map[place][]*Session{},
+		index:   newIndex(),
 		closed:  map[right]int64{},
 	}
-	t.file = &file{path: o.File, bootID: o.BootID, live: t.live}
+	t.file = &file{path: o.File, bootID: o.BootID, live: func() []*Session { return t.queue }}
 	return t
 }
 
@@ -107,7 +105,8 @@ func (t *Table) open(o Opening) (Session, error) {
 	}
 	old := t.byOwner[s.owner()]
 	if old != nil && old.Until <= now {
-		t.end(old, event.Expired, "")
+		t.remove(old)
+		t.lapsed(old)
 		old = nil
 	}
 	if o.TimeMS != 0 && o.TimeMS <= t.closed[s.owner().right] {
@@ -121,6 +120,8 @@ func (t *Table) open(o Opening) (Session, error) {
 	}
 	if old != nil {
 		s.ID, s.Since, s.ChangedMS = old.ID, old.Since, max(s.ChangedMS, old.ChangedMS)
+	} else if err := t.room(s); err != nil {
+		return Session{}, err
 	}
 	if err := t.replace(old, s, now); err != nil {
 		return Session{}, fmt.Errorf("opening %q for %v: %w", o.Service, o.Source, err)
@@ -136,61 +137,85 @@ func (t *Table) replace(old, s *Session, now time.Duration) error {
 		return err
 	}
 	if old != nil {
-		t.forget(old)
+		t.remove(old)
 	}
-	t.remember(s)
-	err := t.settle(s.place(), now)
+	t.add(s)
+	err := t.settle(now, s)
 	if err == nil && old != nil && old.place() != s.place() {
-		err = t.settle(old.place(), now)
+		err = t.settle(now, old)
 	}
 	if err == nil {
 		t.compact()
 		return nil
 	}
-	t.forget(s)
+	t.remove(s)
 	if old != nil {
-		t.remember(old)
+		t.add(old)
 		t.logFile(t.file.put(old))
 	} else {
 		t.logFile(t.file.drop(s))
 	}
-	if undo := t.settle(s.place(), now); undo != nil {
+	if undo := t.settle(now, s); undo != nil {
 		t.log.Error("a half opened door could not be shut; the kernel ends it in time", "service", s.Service,
 			"source", s.Source, "ttl", s.Until-now, "err", undo)
 	}
 	return err
 }
 
-// settle makes the kernel's door at p what the sessions there say: open as long as the longest, or shut.
-func (t *Table) settle(p place, now time.Duration) error {
+// room says whether there can be one more session.
+func (t *Table) room(s *Session) error {
+	most := MaxOwn
+	switch {
+	case t.len() >= MaxSessions:
+		return fmt.Errorf("%w: %d in all, which is the most; spad sessions lists them", ErrFull, t.len())
+	case s.Device == "":
+		return nil
+	case s.Delegated:
+		most = MaxDelegated
+	}
+	if n := len(t.held[s.holder()]); n >= most {
+		return fmt.Errorf("%w: %d by device %q, which is the most for one", ErrFull, n, s.Device)
+	}
+	return nil
+}
+
+// settle makes the kernel's doors at the sessions' places what the table says: open as long as the longest there, or
+// shut.
+func (t *Table) settle(now time.Duration, sessions ...*Session) error {
+	var open, shut []firewall.Door
+	for p := range places(sessions) {
+		if door := t.door(p, now); door.TTL > 0 {
+			open = append(open, door)
+		} else {
+			shut = append(shut, door)
+		}
+	}
+	if len(open) > 0 {
+		if err := t.backend.Open(open...); err != nil {
+			return err
+		}
+	}
+	if len(shut) > 0 {
+		return t.backend.Shut(shut...)
+	}
+	return nil
+}
+
+func places(sessions []*Session) map[place]bool {
+	all := make(map[place]bool, len(sessions))
+	for _, s := range sessions {
+		all[s.place()] = true
+	}
+	return all
+}
+
+// door returns what the kernel should hold at a place; nothing if no time is left.
+func (x *index) door(p place, now time.Duration) firewall.Door {
 	door := firewall.Door{Service: p.service, Source: p.source}
-	for _, s := range t.byPlace[p] {
+	for _, s := range x.byPlace[p] {
 		door.TTL = max(door.TTL, s.Until-now)
 	}
-	if door.TTL > 0 {
-		return t.backend.Open(door)
-	}
-	return t.backend.Shut(door)
-}
-
-func (t *Table) live() []*Session { return t.selected(func(*Session) bool { return true }) }
-
-func (t *Table) remember(s *Session) {
-	if len(t.byOwner) == 0 || s.Until < t.next {
-		t.next = s.Until
-	}
-	t.byOwner[s.owner()] = s
-	t.byPlace[s.place()] = append(t.byPlace[s.place()], s)
-}
-
-func (t *Table) forget(s *Session) {
-	delete(t.byOwner, s.owner())
-	rest := slices.DeleteFunc(t.byPlace[s.place()], func(o *Session) bool { return o == s })
-	if len(rest) == 0 {
-		delete(t.byPlace, s.place())
-		return
-	}
-	t.byPlace[s.place()] = rest
+	return door
 }
 
 func (t *Table) publishOpened(old, s *Session, o Opening) {
@@ -221,15 +246,23 @@ func (t *Table) List() ([]Session, time.Duration, error) {
 	err := t.do(func() {
 		t.expire()
 		now = t.now()
-		for _, s := range t.byOwner {
-			all = append(all, *s)
+		all = make([]Session, 0, t.len())
+		for _, s := range t.queue {
+			if s.Until > now {
+				all = append(all, *s)
+			}
 		}
 	})
-	slices.SortFunc(all, func(a, b Session) int {
-		if a.Until != b.Until {
-			return int(min(max(a.Until-b.Until, -1), 1))
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
+	slices.SortFunc(all, func(a, b Session) int { return cmp.Or(cmp.Compare(a.Until, b.Until), strings.Compare(a.ID, b.ID)) })
 	return all, now, err
+}
+
+// Count returns how many sessions are open.
+func (t *Table) Count() (int, error) {
+	n := 0
+	err := t.do(func() {
+		t.expire()
+		n = t.len()
+	})
+	return n, err
 }
