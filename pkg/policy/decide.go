@@ -107,8 +107,7 @@ func (r *Rules) grants(right, service string) (Group, bool) {
 	if !isGroup {
 		return Group{}, right == service
 	}
-	g, ok := r.groups[name]
-	return g, ok && slices.Contains(g.Services, service)
+	return r.groups[name], r.members[member{name, service}]
 }
 
 func (r *Rules) granted(allow []string, service string) bool {

@@ -114,14 +114,20 @@ func (g Group) check(r *Rules) error {
 // Rules are the services and groups of one configuration. They are immutable. The zero value knows no service and
 // denies everything.
 type Rules struct {
-	byID   map[wire.ServiceID]Service
-	groups map[string]Group
+	byID    map[wire.ServiceID]Service
+	groups  map[string]Group
+	members map[member]bool
 }
+
+// member is a service that a group has.
+type member struct{ group, service string }
 
 // NewRules checks services and groups and copies them. Two services of one name or of equal id are an error, as are
 // values outside their limits and groups of unknown services.
 func NewRules(services []Service, groups []Group) (*Rules, error) {
-	r := &Rules{byID: make(map[wire.ServiceID]Service, len(services)), groups: make(map[string]Group, len(groups))}
+	r := &Rules{
+		byID: make(map[wire.ServiceID]Service, len(services)), groups: make(map[string]Group, len(groups)), members: map[member]bool{},
+	}
 	for _, s := range services {
 		if s.IPv6Prefix == 0 {
 			s.IPv6Prefix = 128
@@ -143,6 +149,9 @@ func NewRules(services []Service, groups []Group) (*Rules, error) {
 			return nil, err
 		}
 		r.groups[g.Name] = g.clone()
+		for _, service := range g.Services {
+			r.members[member{g.Name, service}] = true
+		}
 	}
 	return r, nil
 }
