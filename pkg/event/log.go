@@ -64,7 +64,9 @@ func (l *logSink) take(e Event) {
 	if bursts[e.Kind] > 0 && !l.allow(repeater{e.Device, e.Kind}) {
 		return
 	}
-	l.push(line{level, e.Kind.Text(), e.LogAttrs()})
+	if l.room() {
+		l.push(line{level, e.Kind.Text(), e.LogAttrs()})
+	}
 }
 
 // allow counts one more of r and says whether it may still have a line of its own in this window. The map is as small
@@ -89,7 +91,9 @@ func (l *logSink) summarise() {
 	for _, r := range slices.SortedFunc(maps.Keys(l.repeats), byName) {
 		if n, burst := l.repeats[r], bursts[r.kind]; n > burst {
 			attrs := []slog.Attr{slog.String("device", r.device), slog.Uint64("suppressed", n-burst)}
-			l.push(line{r.kind.level(), r.kind.Text() + " more often", attrs})
+			if l.room() {
+				l.push(line{r.kind.level(), r.kind.Text() + " more often", attrs})
+			}
 		}
 	}
 	clear(l.repeats)
@@ -99,12 +103,18 @@ func (l *logSink) summarise() {
 	}
 }
 
-func (l *logSink) push(n line) {
-	if len(l.queue) >= logQueue {
-		l.lost++
-		l.dropped.Add(1)
-		return
+// room says whether one more line can wait, and counts it as lost if not. Lines are made only where there is room: with
+// 100,000 doors to restore, most have none.
+func (l *logSink) room() bool {
+	if len(l.queue) < logQueue {
+		return true
 	}
+	l.lost++
+	l.dropped.Add(1)
+	return false
+}
+
+func (l *logSink) push(n line) {
 	l.queue = append(l.queue, n)
 	if l.idle == nil {
 		l.idle = make(chan struct{})

@@ -178,9 +178,11 @@ func (b *batch) each(kind uint16, sets map[string][]element) {
 }
 
 // split returns the batches that do something with all the doors, the first of them beginning with what is there, none
-// longer than room unless it can't be helped.
+// longer than room unless it can't be helped. It goes service by service, so that one message has many elements: for
+// each message the kernel looks through the list of all sets for its name.
 func split(first *batch, room int, in inForce, doors []firewall.Door, write writer) []*batch {
 	all := []*batch{first}
+	doors = slices.SortedFunc(slices.Values(doors), func(a, b firewall.Door) int { return cmp.Compare(a.Service, b.Service) })
 	for some := range slices.Chunk(doors, doorsPerStep) {
 		step := &batch{}
 		write(step, in, some)
