@@ -3,12 +3,15 @@ package session
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/renameio/v2"
 )
@@ -43,14 +46,15 @@ type change struct {
 // load returns the sessions of this boot. A file that is missing, of another boot, or damaged at its head has none; a
 // line cut short ends it.
 func (f *file) load() ([]*Session, error) {
-	data, err := os.ReadFile(f.path)
+	in, err := os.Open(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the open sessions: %w", err)
 	}
-	lines := bufio.NewScanner(bytes.NewReader(data))
+	defer in.Close()
+	lines := bufio.NewScanner(in)
 	var h header
 	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &h) != nil || h.Version != fileVersion || h.BootID != f.bootID || h.BootID == "" {
 		return nil, nil
@@ -68,11 +72,10 @@ func (f *file) load() ([]*Session, error) {
 			byID[c.ID] = c.Session
 		}
 	}
-	all := make([]*Session, 0, len(byID))
-	for _, s := range byID {
-		all = append(all, s)
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("reading the open sessions in %s: %w; they are shut", f.path, err)
 	}
-	return all, lines.Err()
+	return slices.Collect(maps.Values(byID)), nil
 }
 
 func (f *file) put(s *Session) error { return f.append(change{Session: s}) }
@@ -112,21 +115,10 @@ func (f *file) append(changes ...change) error {
 
 // rewrite replaces the file by one line for each live session, and opens it for more.
 func (f *file) rewrite() error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	if err := enc.Encode(header{fileVersion, f.bootID}); err != nil {
-		return err
-	}
-	live := f.live()
-	for _, s := range live {
-		if err := enc.Encode(change{Session: s}); err != nil {
-			return err
-		}
-	}
 	if err := f.close(); err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(f.path, b.Bytes(), 0o600, renameio.WithTempDir(filepath.Dir(f.path))); err != nil {
+	if err := f.replace(); err != nil {
 		os.Remove(f.path)
 		return fmt.Errorf("writing the open sessions: %w", err)
 	}
@@ -134,8 +126,29 @@ func (f *file) rewrite() error {
 	if err != nil {
 		return fmt.Errorf("writing the open sessions: %w", err)
 	}
-	f.f, f.lines = next, len(live)
+	f.f, f.lines = next, len(f.live())
 	return nil
+}
+
+// replace puts a new file in the place of the old one.
+func (f *file) replace() error {
+	next, err := renameio.NewPendingFile(f.path, renameio.WithTempDir(filepath.Dir(f.path)), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer next.Cleanup()
+	out := bufio.NewWriterSize(next, 64<<10) // 100,000 sessions are 20 MB, which is not to be held twice
+	enc := json.NewEncoder(out)
+	err = enc.Encode(header{fileVersion, f.bootID})
+	for _, s := range f.live() {
+		if err == nil {
+			err = enc.Encode(change{Session: s})
+		}
+	}
+	if err := cmp.Or(err, out.Flush()); err != nil {
+		return err
+	}
+	return next.CloseAtomicallyReplace()
 }
 
 func (f *file) close() error {

@@ -30,9 +30,10 @@ func (t *Table) Start(rules firewall.Ruleset, limit Limit) error {
 	if err := t.backend.Apply(rules, t.doors(now)); err != nil {
 		return err
 	}
+	wall := time.Now()
 	for _, s := range t.queue {
 		e := t.event(event.Restored, s, "restart")
-		e.TTL, e.Until = s.Until-now, time.Now().Add(s.Until-now)
+		e.Time, e.TTL, e.Until = wall, s.Until-now, wall.Add(s.Until-now)
 		t.bus.Publish(e)
 	}
 	t.logFile(t.file.rewrite()) // a full disk opens nothing new, but the guard is up
