@@ -124,6 +124,8 @@ func (d *Daemon) obeyOpen(k verify.Knock) wire.Answer {
 		return wire.Answer{Status: wire.Busy} // the next start opens
 	case errors.Is(err, session.ErrStale):
 		return d.deny(k, verdict.Service.Name, err.Error(), wire.Denied)
+	case errors.Is(err, session.ErrFull):
+		return d.deny(k, verdict.Service.Name, err.Error(), wire.Busy)
 	case err != nil:
 		return d.deny(k, verdict.Service.Name, err.Error(), wire.Failed)
 	}

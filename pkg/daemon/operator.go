@@ -95,7 +95,7 @@ func describe(all []session.Session, now time.Duration) []control.Session {
 
 // Status implements control.Daemon.
 func (d *Daemon) Status(context.Context) (control.Status, error) {
-	all, _, err := d.table.List()
+	sessions, err := d.table.Count()
 	if err != nil && !errors.Is(err, session.ErrStopped) {
 		return control.Status{}, err
 	}
@@ -104,7 +104,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		Version: d.o.Version, Listen: cfg.Listen, Firewall: string(d.filter),
 		Started: d.started, Uptime: int(time.Since(d.started) / time.Second),
 		KnockClock: time.UnixMilli(d.journal.NowMS()).UTC(),
-		Devices:    len(d.registry.Roster().All()), Services: len(cfg.Doors), Sessions: len(all), Invites: d.store.Invites(),
+		Devices:    len(d.registry.Roster().All()), Services: len(cfg.Doors), Sessions: sessions, Invites: d.store.Invites(),
 		Counters: d.counts(),
 	}, nil
 }

@@ -88,25 +88,57 @@ func (d *Daemon) retain(by string) error {
 }
 
 // limit returns how long a session may stay open under a configuration and its devices: as long as a knock would get
-// now. An operator's is bound by the service alone.
+// now. An operator's is bound by the service alone. It is asked about all sessions one after the other, which may be
+// many, so what it finds out about a service or a device it keeps.
 func (d *Daemon) limit(cfg *config.Config, roster *device.Roster) session.Limit {
 	now := time.UnixMilli(d.journal.NowMS())
-	return func(s session.Session) time.Duration {
-		service, ok := cfg.Rules.Service(s.Service)
+	serviceOf := once(func(name string) known[policy.Service, wire.ServiceID] {
+		service, ok := cfg.Rules.Service(name)
+		return known[policy.Service, wire.ServiceID]{service, wire.ServiceIDOf(name), ok}
+	})
+	deviceOf := once(func(name string) known[device.Device, string] {
+		dev, ok := roster.ByName(name)
 		if !ok {
+			return known[device.Device, string]{}
+		}
+		return known[device.Device, string]{dev, dev.ID().String(), dev.Active(now.UnixMilli())}
+	})
+	return func(s session.Session) time.Duration {
+		service := serviceOf(s.Service)
+		if !service.ok {
 			return 0
 		}
 		if s.Device == "" {
-			return service.MaxTTL
+			return service.is.MaxTTL
 		}
-		dev, ok := roster.ByName(s.Device)
-		if !ok || dev.ID().String() != s.Key || !dev.Active(now.UnixMilli()) || s.Delegated && !dev.Delegate {
+		dev := deviceOf(s.Device)
+		if !dev.ok || dev.id != s.Key || s.Delegated && !dev.is.Delegate {
 			return 0
 		}
 		verdict := cfg.Rules.Decide(policy.Request{
-			Allow: dev.Allow, Service: wire.ServiceIDOf(s.Service), TTL: math.MaxUint16, Source: s.Source.Addr(), At: now,
+			Allow: dev.is.Allow, Service: service.id, TTL: math.MaxUint16, Source: s.Source.Addr(), At: now,
 		})
-		return untilExpiry(dev, verdict.TTL, now)
+		return untilExpiry(dev.is, verdict.TTL, now)
+	}
+}
+
+// known is what is known about a name.
+type known[T, ID any] struct {
+	is T
+	id ID
+	ok bool
+}
+
+// once returns f, called once for each name.
+func once[T any](f func(string) T) func(string) T {
+	all := map[string]T{}
+	return func(name string) T {
+		v, ok := all[name]
+		if !ok {
+			v = f(name)
+			all[name] = v
+		}
+		return v
 	}
 }
 
