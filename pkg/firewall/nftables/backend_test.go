@@ -384,7 +384,7 @@ func TestAlwaysElements(t *testing.T) {
 	}
 }
 
-func connect(t *testing.T, l *firewalltest.Lab) *Backend {
+func connect(t testing.TB, l *firewalltest.Lab) *Backend {
 	t.Helper()
 	b, err := New(Options{NetNS: l.Router.NetNS()})
 	if err != nil {
