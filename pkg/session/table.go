@@ -35,6 +35,7 @@ type Table struct {
 	jobs    chan func()
 	stopped chan struct{}
 
+	limits limits
 	*index
 	closed map[right]int64 // time of the last close: an open that it overtook comes too late
 }
@@ -45,6 +46,7 @@ func New(o Options) *Table {
 		backend: o.Backend, bus: o.Bus, log: o.Log, now: o.Now,
 		jobs:    make(chan func()),
 		stopped: make(chan struct{}),
+		limits:  limits{MaxSessions, MaxOwn, MaxDelegated},
 		index:   newIndex(),
 		closed:  map[right]int64{},
 	}
@@ -162,18 +164,19 @@ func (t *Table) replace(old, s *Session, now time.Duration) error {
 	return err
 }
 
+// limits are how many sessions there can be.
+type limits struct{ all, own, delegated int }
+
 // room says whether there can be one more session.
 func (t *Table) room(s *Session) error {
-	most := MaxOwn
-	switch {
-	case t.len() >= MaxSessions:
-		return fmt.Errorf("%w: %d in all, which is the most; spad sessions lists them", ErrFull, t.len())
-	case s.Device == "":
-		return nil
-	case s.Delegated:
-		most = MaxDelegated
+	most := t.limits.own
+	if s.Delegated {
+		most = t.limits.delegated
 	}
-	if n := len(t.held[s.holder()]); n >= most {
+	if t.len() >= t.limits.all {
+		return fmt.Errorf("%w: %d in all, which is the most", ErrFull, t.len())
+	}
+	if n := len(t.held[s.holder()]); n >= most && s.Device != "" {
 		return fmt.Errorf("%w: %d by device %q, which is the most for one", ErrFull, n, s.Device)
 	}
 	return nil
