@@ -55,7 +55,8 @@ type Opening struct {
 	TimeMS    int64  // the packet's time; 0: no packet
 }
 
-// How many sessions there can be. One takes about 1 kB of the daemon and 100 bytes of the kernel.
+// How many sessions there can be, so that no device fills the memory. One takes 0.7 kB of the daemon's heap, and 100 bytes
+// of the kernel. SECURITY.md names these numbers.
 const (
 	MaxSessions  = 1 << 17 // in all
 	MaxOwn       = 1 << 12 // of one device, for addresses that it knocked from

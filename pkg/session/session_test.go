@@ -266,7 +266,7 @@ func TestCloseOvertaken(t *testing.T) {
 	if s, err := b.Open(knock("laptop", "ssh", "192.0.2.1/32", 4)); err == nil {
 		t.Errorf("an open that the close overtook: %+v", s)
 	}
-	sel.TimeMS = 6
+	sel.TimeMS, sel.Source = 6, netip.MustParsePrefix("192.0.2.1/32") // as a knock from there says
 	if closed, err := b.Close(sel, "knock"); err != nil || len(closed) != 1 {
 		t.Errorf("closed %v, %v", closed, err)
 	}
