@@ -32,20 +32,27 @@ func (x *index) len() int { return len(x.queue) }
 // add takes a session in. What it is found by must not change until it is removed.
 func (x *index) add(s *Session) {
 	x.byOwner[s.owner()] = s
-	x.byPlace[s.place()] = append(x.byPlace[s.place()], s)
-	if x.held[s.holder()] == nil {
-		x.held[s.holder()] = map[*Session]struct{}{}
+	p := s.place()
+	x.byPlace[p] = append(x.byPlace[p], s)
+	held := x.held[s.holder()]
+	if held == nil {
+		held = map[*Session]struct{}{}
+		x.held[s.holder()] = held
 	}
-	x.held[s.holder()][s] = struct{}{}
+	held[s] = struct{}{}
 	heap.Push(&x.queue, s)
 }
 
 func (x *index) remove(s *Session) {
 	delete(x.byOwner, s.owner())
-	if x.byPlace[s.place()] = without(x.byPlace[s.place()], s); len(x.byPlace[s.place()]) == 0 {
-		delete(x.byPlace, s.place())
+	p := s.place()
+	if rest := without(x.byPlace[p], s); len(rest) > 0 {
+		x.byPlace[p] = rest
+	} else {
+		delete(x.byPlace, p)
 	}
-	if delete(x.held[s.holder()], s); len(x.held[s.holder()]) == 0 {
+	held := x.held[s.holder()]
+	if delete(held, s); len(held) == 0 {
 		delete(x.held, s.holder())
 	}
 	heap.Remove(&x.queue, s.at)
