@@ -292,6 +292,19 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// TestSplitByService: doors of many services, mixed, take no more messages than the services and steps there are. Each
+// message costs the kernel a walk through the list of sets.
+func TestSplitByService(t *testing.T) {
+	r, mixed := wide(100, 3000)
+	messages := 0
+	for _, p := range split(&batch{}, 1<<20, inForce{services: r.Index()}, mixed, addDoors) {
+		messages += len(p.messages)
+	}
+	if most := 100 + 3000/doorsPerStep; messages > most {
+		t.Errorf("%d messages for 3000 doors of 100 services, want at most %d", messages, most)
+	}
+}
+
 func TestDoorTime(t *testing.T) {
 	for ttl, want := range map[time.Duration]uint64{
 		time.Nanosecond: 1, time.Millisecond: 1, 1999 * time.Microsecond: 1, time.Second: 1000, firewall.MaxTTL: 65535000,
