@@ -13,6 +13,7 @@
 package firewall
 
 import (
+	"context"
 	"net/netip"
 	"time"
 )
@@ -42,6 +43,15 @@ type Backend interface {
 
 	// Close gives the connection to the kernel back. Guard and doors stay as they are, until their time.
 	Close() error
+}
+
+// Watcher is a Backend that notices when another program lays hands on what is ours: flushes the ruleset, reloads a
+// firewall, takes one door out or puts one in.
+type Watcher interface {
+	// Watch calls damaged when something of ours is not as it was left, until ctx is done: within a second where the kernel
+	// tells, within five where it must be asked. It may call it for what turns out to be whole. It does not mend: that is
+	// for who knows the ruleset and the doors, by Apply, and may be done while Watch runs, also in damaged itself.
+	Watch(ctx context.Context, damaged func()) error
 }
 
 // Guard says what happens to a packet for a service's public port from a source without a door.

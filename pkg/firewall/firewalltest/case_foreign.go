@@ -19,14 +19,7 @@ import (
 func testForeign(t *testing.T, f Factory) {
 	s := &scene{T: t}
 	s.setUp(f)
-	for _, command := range []string{"nft", "iptables-nft-restore", "iptables-legacy-restore"} {
-		if _, err := exec.LookPath(command); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skipf("making and comparing foreign rules: %v", err)
-		}
-	}
+	s.requires("nft", "iptables-nft-restore", "iptables-legacy-restore")
 	s.loadForeign()
 	before := s.foreign()
 	for _, program := range []string{"iptables-nft", "iptables-legacy"} {
@@ -61,6 +54,19 @@ func testForeign(t *testing.T, f Factory) {
 	same("down")
 	if left := strings.Join(slices.DeleteFunc(s.listing(), func(line string) bool { return !strings.Contains(line, "spad") }), "\n"); left != "" {
 		t.Errorf("something of ours is left after down:\n%s", left)
+	}
+}
+
+// requires skips a case where a program that plays another one's part is missing, and fails it with CI=true.
+func (s *scene) requires(programs ...string) {
+	s.Helper()
+	for _, name := range programs {
+		_, err := exec.LookPath(name)
+		if err != nil && os.Getenv("CI") == "true" {
+			s.Fatal(err)
+		} else if err != nil {
+			s.Skip(err)
+		}
 	}
 }
 

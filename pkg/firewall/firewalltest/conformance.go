@@ -76,6 +76,7 @@ var conformance = []struct {
 	{"forward with one family", testOneFamily, answers},
 	{"mark", testMarks, packets},
 	{"foreign rules stay as they are", testForeign, packets},
+	{"what another program damages is noticed", testHealing, packets},
 	{"apply under traffic", testApply, answers},
 	{"apply replaces everything", testReplace, answers},
 	{"restart takes over", testRestart, answers},

@@ -53,7 +53,10 @@ func (b *Backend) apply(r firewall.Ruleset, doors []firewall.Door) error {
 	if err := b.fillSets(want, have); err != nil {
 		return explain(err)
 	}
-	return explain(b.destroySets(want))
+	if err := b.destroySets(want); err != nil {
+		return explain(err)
+	}
+	return explain(b.remember(next, want))
 }
 
 // found is what of ours is in one family's tables.
@@ -89,29 +92,24 @@ func (b *Backend) survey() ([]found, generation, error) {
 func (f family) survey() (found, error) {
 	all := found{map[string][]string{}, map[hook][]string{}}
 	for _, table := range f.tables() {
-		names, err := f.table.chains(table)
+		lines, err := f.table.list(table)
 		if err != nil {
 			return found{}, err
 		}
-		for _, name := range names {
-			if _, _, ours := parseChain(name); ours {
-				all.chains[table] = append(all.chains[table], name)
+		for _, line := range lines {
+			words := strings.Fields(line)
+			if len(words) < 2 {
+				continue
+			}
+			_, _, ours := parseChain(words[1])
+			_, _, leads := parseChain(targetOf(line))
+			switch at := (hook{table: table, builtin: words[1]}); {
+			case words[0] == "-N" && ours:
+				all.chains[table] = append(all.chains[table], words[1])
+			case words[0] == "-A" && leads && !ours:
+				all.leads[at] = append(all.leads[at], strings.TrimSpace(line))
 			}
 		}
-	}
-	for _, h := range hooks {
-		if len(all.chains[h.table]) == 0 {
-			continue // no rule can lead to a chain that is not there
-		}
-		rules, err := f.table.rules(h.table, h.builtin)
-		if err != nil {
-			return found{}, err
-		}
-		at := hook{table: h.table, builtin: h.builtin}
-		all.leads[at] = slices.DeleteFunc(rules, func(rule string) bool {
-			_, _, ours := parseChain(targetOf(rule))
-			return !ours
-		})
 	}
 	return all, nil
 }
@@ -194,6 +192,13 @@ func (f family) remove(old found) error {
 				return err
 			}
 		}
+		delete(old.leads, at)
+	}
+	for at, rules := range old.leads { // from elsewhere: somebody's own, which would keep the chains from going
+		if len(rules) > 0 {
+			return fmt.Errorf("a rule of another program leads to spad's chains, remove it: %s -t %s %s", f.table, at.table,
+				strings.Replace(rules[0], "-A", "-D", 1))
+		}
 	}
 	var b strings.Builder
 	for _, table := range tableNames {
@@ -216,25 +221,22 @@ func (f family) remove(old found) error {
 
 // owners returns whose the sets are, as the chain "names" says.
 func (f family) owners() (map[string]string, error) {
-	names, err := f.table.chains("mangle")
+	lines, err := f.table.list("mangle")
 	if err != nil {
 		return nil, err
 	}
 	all := map[string]string{}
-	for _, name := range names {
-		if chain, _, ours := parseChain(name); !ours || chain != namesChain {
+	for _, line := range lines {
+		words := strings.Fields(line)
+		if len(words) < 2 || words[0] != "-A" {
 			continue
 		}
-		rules, err := f.table.rules("mangle", name)
-		if err != nil {
-			return nil, err
+		if chain, _, ours := parseChain(words[1]); !ours || chain != namesChain {
+			continue
 		}
-		for _, rule := range rules {
-			words := strings.Fields(rule)
-			service, set := slices.Index(words, "--comment"), slices.Index(words, "--match-set")
-			if service >= 0 && set >= 0 && max(service, set)+1 < len(words) {
-				all[words[set+1]] = strings.Trim(words[service+1], `"`)
-			}
+		service, set := slices.Index(words, "--comment"), slices.Index(words, "--match-set")
+		if service >= 0 && set >= 0 && max(service, set)+1 < len(words) {
+			all[words[set+1]] = strings.Trim(words[service+1], `"`)
 		}
 	}
 	return all, nil

@@ -138,16 +138,20 @@ type rulebook struct {
 
 func (r *rulebook) String() string { return "iptables" }
 
-func (r *rulebook) chains(table string) ([]string, error) {
-	return slices.Sorted(maps.Keys(r.rule[table])), r.k.called()
+func (r *rulebook) list(table string) ([]string, error) {
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(r.rule[table])) {
+		lines = append(lines, "-N "+name+"\n")
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.rule[table])) {
+		for _, rule := range r.rule[table][name] {
+			lines = append(lines, rule+"\n")
+		}
+	}
+	return lines, r.k.called()
 }
 
-func (r *rulebook) rules(table, chain string) ([]string, error) {
-	if _, ok := r.rule[table][chain]; !ok {
-		return nil, fmt.Errorf("no chain %s", chain)
-	}
-	return append([]string{"-N " + chain}, r.rule[table][chain]...), r.k.called()
-}
+func (r *rulebook) info(string) (string, error) { return "", r.k.called() }
 
 func (r *rulebook) insert(h hook) error {
 	if _, ok := r.rule[h.table][h.chain]; !ok {

@@ -28,6 +28,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"spad/pkg/firewall"
@@ -45,10 +46,16 @@ type Backend struct {
 	variant  string
 	families []family
 	sets     ipsets
+	netns    int
 
 	mu     sync.Mutex
 	rules  *firewall.Ruleset // nil before Apply
 	closed bool
+
+	// What Watch holds against what is there.
+	held  holdings
+	image image
+	heard atomic.Uint64 // how often nf_tables told of a change
 }
 
 var _ firewall.Backend = (*Backend)(nil)
@@ -70,7 +77,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to ipset: %w", explain(err))
 	}
-	return &Backend{variant: variant, families: families, sets: sets}, nil
+	return &Backend{variant: variant, families: families, sets: sets, netns: o.NetNS}, nil
 }
 
 // Variant returns which iptables is used: "nft" or "legacy".
@@ -85,9 +92,11 @@ func (b *Backend) Open(doors ...firewall.Door) error {
 		return err
 	}
 	for _, d := range doors {
-		if err := b.sets.put(b.place(d), entryOf(d)); err != nil {
+		set, e := b.place(d), entryOf(d)
+		if err := b.sets.put(set, e); err != nil {
 			return errors.Join(fmt.Errorf("opening doors: %w", explain(err)), b.shut(doors))
 		}
+		b.held.put(set, e)
 	}
 	return nil
 }
@@ -106,9 +115,12 @@ func (b *Backend) Shut(doors ...firewall.Door) error {
 func (b *Backend) shut(doors []firewall.Door) error {
 	var errs error
 	for _, d := range doors {
-		if err := b.sets.drop(b.place(d), entryOf(d)); err != nil {
+		set, e := b.place(d), entryOf(d)
+		if err := b.sets.drop(set, e); err != nil {
 			errs = errors.Join(errs, fmt.Errorf("shutting the door of %q for %v: %w", d.Service, d.Source, explain(err)))
+			continue
 		}
+		delete(b.held[set], e.from)
 	}
 	return errs
 }

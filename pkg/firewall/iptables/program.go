@@ -19,12 +19,12 @@ import (
 
 // tables is what a Backend needs of one family's iptables.
 type tables interface {
-	String() string                              // the program, for errors
-	chains(table string) ([]string, error)       // all, also other programs'
-	rules(table, chain string) ([]string, error) // as iptables -S lists them
-	insert(h hook) error                         // the rule that leads from the builtin chain to ours, before all others
-	remove(table, rule string) error             // a rule as it is listed
-	restore(text string) error                   // what iptables-restore reads, added to what is there; each table as a whole
+	String() string                      // the program, for errors
+	list(table string) ([]string, error) // as iptables -S does: -P and -N lines, then -A lines
+	insert(h hook) error                 // the rule that leads from the builtin chain to ours, before all others
+	remove(table, rule string) error     // a rule as it is listed
+	restore(text string) error           // what iptables-restore reads, added to what is there; each table as a whole
+	info(table string) (string, error)   // of legacy: changes when the table does, with few exceptions
 }
 
 // lockPatience is how long the lock is waited for that all programs of iptables share.
@@ -40,8 +40,10 @@ var sbin = []string{"/usr/sbin", "/sbin", "/usr/local/sbin"}
 // thousand services are ten thousand rules, 3 ms each if every rule is a process of its own, and not there all at once.
 type program struct {
 	name     string
+	path     string
 	restorer string
 	waits    bool // iptables-restore knows --wait: since 1.6.2
+	v6       bool
 	ipt      *xtables.IPTables
 	netns    int
 }
@@ -59,7 +61,7 @@ func newProgram(name string, v6 bool, netns int) (*program, error) {
 	if v6 {
 		family = xtables.ProtocolIPv6
 	}
-	p := &program{name: name, restorer: restorer, netns: netns}
+	p := &program{name: name, path: path, restorer: restorer, v6: v6, netns: netns}
 	err = p.do(func() (err error) {
 		p.ipt, err = xtables.New(xtables.IPFamily(family), xtables.Path(path), xtables.Timeout(int(lockPatience/time.Second)))
 		return err
@@ -102,14 +104,10 @@ func (p *program) do(f func() error) error {
 	}
 }
 
-func (p *program) chains(table string) (names []string, err error) {
-	err = p.do(func() error { names, err = p.ipt.ListChains(table); return err })
-	return names, err
-}
-
-func (p *program) rules(table, chain string) (rules []string, err error) {
-	err = p.do(func() error { rules, err = p.ipt.List(table, chain); return err })
-	return rules, err
+// list runs the program itself: go-iptables lists one chain for each process.
+func (p *program) list(table string) ([]string, error) {
+	said, err := p.run(p.path, "", "-t", table, "-S", "--wait", strconv.Itoa(int(lockPatience/time.Second)))
+	return slices.Collect(strings.Lines(said)), err
 }
 
 func (p *program) insert(h hook) error {
@@ -128,19 +126,26 @@ func (p *program) restore(text string) error {
 	if p.waits {
 		args = append(args, "--wait", strconv.Itoa(int(lockPatience/time.Second)))
 	}
-	return p.do(func() error {
+	_, err := p.run(p.restorer, text, args...)
+	return err
+}
+
+// run runs a program and returns what it says. What it says when it fails is in the error.
+func (p *program) run(path, stdin string, args ...string) (said string, err error) {
+	err = p.do(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), programPatience)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, p.restorer, args...)
-		cmd.Stdin = strings.NewReader(text)
-		var said strings.Builder
-		cmd.Stdout, cmd.Stderr = &said, &said
-		err := cmd.Run()
-		if err == nil {
-			return nil
+		cmd := exec.CommandContext(ctx, path, args...)
+		cmd.Stdin = strings.NewReader(stdin)
+		var out, errs strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("running %s: %w: %s", filepath.Base(path), err, strings.TrimSpace(errs.String()))
 		}
-		return fmt.Errorf("running %s-restore: %w: %s", p.name, err, strings.TrimSpace(said.String()))
+		said = out.String()
+		return nil
 	})
+	return said, err
 }
 
 // within runs f on a thread in a network namespace: what f starts is in it too.
@@ -210,11 +215,11 @@ func try(name string, o Options) (variant string, families []family, err error) 
 		}
 		f := family{v6: v6, table: p}
 		for _, table := range []string{"mangle", "filter"} {
-			if _, err := p.chains(table); err != nil {
+			if _, err := p.list(table); err != nil {
 				return "", nil, err
 			}
 		}
-		_, f.noNAT = p.chains("nat")
+		_, f.noNAT = p.list("nat")
 		variant, families = is, append(families, f)
 	}
 	return variant, families, nil
@@ -222,17 +227,11 @@ func try(name string, o Options) (variant string, families []family, err error) 
 
 // variant asks the program what it is: 1.8 and later say so behind their version, earlier ones are legacy.
 func (p *program) variant() (string, error) {
-	path, err := find(p.name)
+	said, err := p.run(p.path, "", "--version")
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), programPatience)
-	defer cancel()
-	said, err := exec.CommandContext(ctx, path, "--version").Output()
-	if err != nil {
-		return "", fmt.Errorf("running %s --version: %w", p.name, err)
-	}
-	if strings.Contains(string(said), "nf_tables") {
+	if strings.Contains(said, "nf_tables") {
 		return "nft", nil
 	}
 	return "legacy", nil

@@ -49,6 +49,7 @@ func (s *script) chains() ([]*nftables.Chain, error) { return nil, nil }
 func (s *script) sets() ([]string, error)            { return nil, unix.ENOENT }
 func (s *script) elements(string) ([]element, error) { return nil, nil }
 func (s *script) generation() (uint32, error)        { return 1, nil }
+func (s *script) port() uint32                       { return 1 }
 func (s *script) close() error                       { s.closed++; return nil }
 func (s *script) backend() *Backend                  { return &Backend{dial: s.dial} }
 func (s *script) dial() (kernel, error)              { s.dials++; return s, nil }

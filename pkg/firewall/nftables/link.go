@@ -22,6 +22,7 @@ type kernel interface {
 	sets() ([]string, error) // the newest first; an error that is unix.ENOENT: there is no table
 	elements(set string) ([]element, error)
 	generation() (uint32, error) // changes with every transaction of anybody
+	port() uint32                // the connection's address, which is in what the kernel tells of its changes
 	close() error
 }
 
@@ -30,6 +31,7 @@ type link struct {
 	conn   *nftables.Conn
 	socket *netlink.Conn // the one of conn
 	bytes  int
+	pid    uint32 // the address: of a process's first connection, it is its pid
 }
 
 // Room for 100,000 doors in one transaction; the kernel takes the memory only when it is used.
@@ -64,6 +66,11 @@ func (l *link) adopt(c *netlink.Conn) error {
 	var failed error
 	err = raw.Control(func(fd uintptr) {
 		l.bytes, failed = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+		name, err := unix.Getsockname(int(fd))
+		if at, ok := name.(*unix.SockaddrNetlink); ok {
+			l.pid = at.Pid
+		}
+		failed = errors.Join(failed, err)
 	})
 	return errors.Join(err, failed, l.widen(raw))
 }
@@ -112,6 +119,8 @@ func (l *link) commit(messages []netlink.Message) error {
 	_, err := l.socket.Receive()
 	return err
 }
+
+func (l *link) port() uint32 { return l.pid }
 
 func (l *link) chains() ([]*nftables.Chain, error) {
 	return l.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)

@@ -22,6 +22,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/mdlayher/netlink"
+
 	"spad/pkg/firewall"
 )
 
@@ -32,19 +34,22 @@ type Options struct {
 
 // Backend is a firewall.Backend on nf_tables, over one netlink connection that is made again when it is lost.
 type Backend struct {
-	dial func() (kernel, error)
+	dial  func() (kernel, error)
+	netns int
 
 	mu     sync.Mutex
 	kernel kernel // nil: lost, or not made yet
 	rules  *inForce
 	closed bool
+
+	watching *netlink.Conn // of Watch, or nil
 }
 
 var _ firewall.Backend = (*Backend)(nil)
 
 // New connects to nf_tables. An error says what is missing: the capability, or the kernel's support.
 func New(o Options) (*Backend, error) {
-	b := &Backend{dial: func() (kernel, error) { return dial(o.NetNS) }}
+	b := &Backend{dial: func() (kernel, error) { return dial(o.NetNS) }, netns: o.NetNS}
 	err := b.do("connecting to nf_tables", func(k kernel) error {
 		_, err := k.generation()
 		return err
@@ -152,6 +157,9 @@ func (b *Backend) try(f func(kernel) error) error {
 			return err
 		}
 		b.kernel = k
+		if err := b.ignoreOwn(); err != nil {
+			return err
+		}
 	}
 	err := f(b.kernel)
 	if err != nil {
