@@ -71,13 +71,14 @@ type Daemon struct {
 	cfg atomic.Pointer[config.Config]
 
 	queue    chan job
+	damaged  chan struct{} // what the packet filter holds is not what it should
 	counters counters
 	stop     context.CancelFunc
 }
 
 // Run runs the daemon until ctx is done or a client of the control socket asks it to stop.
 func Run(ctx context.Context, o Options) (err error) {
-	d := &Daemon{o: o, log: o.Log, bus: event.NewBus(o.Log), started: time.Now(), queue: make(chan job, queueLength)}
+	d := &Daemon{o: o, log: o.Log, bus: event.NewBus(o.Log), started: time.Now(), queue: make(chan job, queueLength), damaged: make(chan struct{}, 1)}
 	d.cfg.Store(o.Config)
 	closers := &closers{}
 	defer func() { err = errors.Join(err, closers.close()) }()
@@ -88,15 +89,18 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := d.takeOver(); err != nil {
-		listener.Close()
-		return err
-	}
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
-	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Events: d.bus, Log: d.log}
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.watch(ctx) })
+	if err := d.takeOver(); err != nil {
+		listener.Close()
+		d.stop()
+		return errors.Join(err, group.Wait())
+	}
+	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Events: d.bus, Log: d.log}
 	group.Go(func() error { return d.table.Run(ctx) })
+	group.Go(func() error { return d.heal(ctx) })
 	group.Go(func() error { return server.Serve(ctx, listener) })
 	group.Go(func() error { return d.udp.Run(ctx, d.read) })
 	group.Go(func() error { return d.housekeep(ctx) })

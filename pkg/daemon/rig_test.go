@@ -249,13 +249,18 @@ type openSession struct {
 	ID, Device, Service, Source string
 }
 
-func (r *rig) sessions() []openSession {
+func (r *rig) sessions() (all []openSession) {
 	r.t.Helper()
-	var all []openSession
-	if err := json.Unmarshal([]byte(r.must("sessions", "--json")), &all); err != nil {
+	r.decode(&all, "sessions", "--json")
+	return all
+}
+
+// decode reads the JSON that a command of spad prints.
+func (r *rig) decode(into any, args ...string) {
+	r.t.Helper()
+	if err := json.Unmarshal([]byte(r.must(args...)), into); err != nil {
 		r.t.Fatal(err)
 	}
-	return all
 }
 
 // device is a client made of package wire alone, to send what knock never would.

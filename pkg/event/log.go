@@ -20,7 +20,7 @@ const (
 
 // bursts are the kinds that a device can cause as often as it likes, and how many lines of each it gets in a window.
 var bursts = map[Kind]uint64{
-	KnockRefused: logBurst, Renewed: logBurst, BackendFailed: logBurst, JournalFailed: logBurst,
+	KnockRefused: logBurst, Renewed: logBurst, BackendFailed: logBurst, JournalFailed: logBurst, BackendHealed: 1,
 	Opened: doorBurst, Moved: doorBurst, Closed: doorBurst,
 }
 

@@ -30,6 +30,7 @@ func (t *Table) Start(rules firewall.Ruleset, limit Limit) error {
 	if err := t.backend.Apply(rules, t.doors(now)); err != nil {
 		return err
 	}
+	t.rules = rules
 	wall := time.Now()
 	for _, s := range t.queue {
 		e := t.event(event.Restored, s, "restart")
@@ -78,15 +79,24 @@ func (t *Table) Reload(rules firewall.Ruleset, limit Limit) error {
 			next.add(&kept)
 		}
 		if failed = t.backend.Apply(rules, next.doors(now)); failed != nil {
+			// A backend whose steps are not one transaction may have come further than none: back to where it was.
+			failed = errors.Join(failed, t.backend.Apply(t.rules, t.doors(now)))
 			return
 		}
-		t.index = next
+		t.rules, t.index = rules, next
 		clear(t.closed)
 		for _, s := range gone {
 			t.bus.Publish(t.event(event.Closed, s, "reload"))
 		}
 		t.logFile(t.file.rewrite())
 	})
+	return cmp.Or(stopped, failed)
+}
+
+// Heal puts rules and doors back that another program took away, with the time that is left.
+func (t *Table) Heal() error {
+	var failed error
+	stopped := t.do(func() { failed = t.backend.Apply(t.rules, t.doors(t.now())) })
 	return cmp.Or(stopped, failed)
 }
 

@@ -35,6 +35,7 @@ type Table struct {
 	jobs    chan func()
 	stopped chan struct{}
 
+	rules  firewall.Ruleset // in force
 	limits limits
 	*index
 	closed map[right]int64 // time of the last close: an open that it overtook comes too late
