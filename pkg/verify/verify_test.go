@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -259,7 +260,10 @@ func TestJournalFails(t *testing.T) {
 	r.journal.err = errors.New("no space left on device")
 	_, got := r.check(r.seal(message(), laptop), from)
 	if got == nil || got.Reason != JournalFailed || got.Status != wire.Failed || !got.Answer || !errors.Is(got, r.journal.err) {
-		t.Errorf("got %+v", got)
+		t.Fatalf("got %+v", got)
+	}
+	if text := got.Error(); !strings.Contains(text, r.journal.err.Error()) {
+		t.Errorf("the error keeps the cause to itself: %q", text)
 	}
 }
 
