@@ -92,7 +92,7 @@ func GenerateDevice(rand io.Reader) (DeviceSecret, error) {
 
 // NewDeviceSecret makes a device key of its seed.
 func NewDeviceSecret(seed [32]byte) DeviceSecret {
-	k := [ed25519.PrivateKeySize]byte(ed25519.NewKeyFromSeed(seed[:]))
+	k := pair(seed)
 	return DeviceSecret{func() *[ed25519.PrivateKeySize]byte { return &k }}
 }
 
@@ -139,7 +139,7 @@ func (k DeviceSecret) Sign(msg []byte) [64]byte {
 	if k.IsZero() {
 		panic("keys: signing with a zero DeviceSecret")
 	}
-	return [64]byte(ed25519.Sign(k.key()[:], msg))
+	return sign(k.key(), msg)
 }
 
 const hiddenDevice = "[device secret]"

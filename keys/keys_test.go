@@ -2,6 +2,8 @@ package keys
 
 import (
 	"bytes"
+	"crypto/ecdh"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -9,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -245,6 +248,50 @@ func TestSign(t *testing.T) {
 	}
 	if NewDeviceSecret(testBytes(0x41)).Public().Verify(msg, sig[:]) || (DevicePublic{}).Verify(msg, sig[:]) {
 		t.Error("accepted by another key")
+	}
+}
+
+// What package keys signs is what crypto/ed25519 signs, bit for bit.
+func TestSignIsEd25519(t *testing.T) {
+	random := mathrand.NewChaCha8(testBytes(0))
+	for i := range 300 {
+		var s [32]byte
+		random.Read(s[:])
+		msg := make([]byte, i)
+		random.Read(msg)
+		theirs, ours := ed25519.NewKeyFromSeed(s[:]), NewDeviceSecret(s)
+		if public := ours.Public().Bytes(); !bytes.Equal(public[:], theirs[32:]) {
+			t.Fatalf("seed %x: public key %x, want %x", s, public, theirs[32:])
+		}
+		if sig := ours.Sign(msg); !bytes.Equal(sig[:], ed25519.Sign(theirs, msg)) {
+			t.Fatalf("seed %x, message %x: signature %x, want %x", s, msg, sig, ed25519.Sign(theirs, msg))
+		}
+	}
+}
+
+// A router key is weak if and only if X25519 with it is all zero.
+func TestWeakIsWhatX25519Refuses(t *testing.T) {
+	scalar := must(ecdh.X25519().NewPrivateKey(bytes.Repeat([]byte{1}, 32)))
+	check := func(b [32]byte) {
+		t.Helper()
+		_, err := exchange(scalar, b)
+		if got, want := weak(b), err != nil; got != want {
+			t.Errorf("%x: weak is %v, want %v", b, got, want)
+		}
+	}
+	random := mathrand.NewChaCha8(testBytes(1))
+	for _, text := range weakX25519 {
+		for bit := range 256 {
+			b := unhex(text)
+			check(b)
+			b[bit/8] ^= 1 << (bit % 8)
+			check(b)
+		}
+	}
+	for range 300 {
+		var b [32]byte
+		random.Read(b[:])
+		check(b)
 	}
 }
 
