@@ -6,7 +6,7 @@
 //
 //	config.toml   the routers this device is enrolled at
 //	device.key    the device's key, one for all routers
-//	clocks.json   per router: clock offset and the last time used in a packet
+//	clocks        per router: clock offset and the last time used in a packet
 //	lock          held for each change of the others, by whichever process makes it
 //
 // # One errand

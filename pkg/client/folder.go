@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,18 @@ func openFolder(path string) (*folder, error) {
 }
 
 func (f *folder) file(name string) string { return filepath.Join(f.path, name) }
+
+// add puts data at the end of a file that is there, and returns when it is on disk.
+func add(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(data); err == nil {
+		err = syncData(f)
+	}
+	return errors.Join(err, f.Close())
+}
 
 // lockPoll and lockPatience say how often and how long a lock is tried for that another
 // process holds. It is held for one small write, so a long wait means a stuck process.

@@ -12,7 +12,7 @@ import (
 
 func TestInsecureFiles(t *testing.T) {
 	s := newScene(t)
-	for _, name := range []string{"device.key", "config.toml", "clocks.json"} {
+	for _, name := range []string{"device.key", "config.toml", "clocks"} {
 		t.Run(name, func(t *testing.T) {
 			path := s.folder.file(name)
 			if _, err := os.Stat(path); err != nil {

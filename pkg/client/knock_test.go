@@ -149,7 +149,7 @@ func (s *scene) record(t *testing.T) record {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return *c.record(m.device, m.router)
+	return c.own
 }
 
 func TestForeignDatagramsAndICMPAreIgnored(t *testing.T) {

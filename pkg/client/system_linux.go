@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"os"
 	"strings"
 
@@ -22,4 +23,14 @@ func bootID() string {
 		return "" // then no offset counts as learned since boot, which is the safe side
 	}
 	return strings.TrimSpace(string(id))
+}
+
+// syncData waits until a file's bytes, and the length needed to read them back, are on disk; the times of the file,
+// which would cost another write, may wait.
+func syncData(f *os.File) error {
+	for {
+		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
