@@ -44,7 +44,7 @@ func runDaemon(c *cli.Context) error {
 	defer stop()
 	return daemon.Run(ctx, daemon.Options{
 		Config: cfg, StateDir: p.state, Socket: p.socket, Version: version, Log: logger(c.App.ErrWriter, cfg.LogJSON),
-		AllowLockout: c.Bool("allow-lockout"), Reload: hangups(ctx),
+		AllowLockout: c.Bool("allow-lockout"), Reload: hangups(ctx), Ready: shed,
 	})
 }
 
