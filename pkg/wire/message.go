@@ -32,23 +32,30 @@ const (
 	maxTime = 1<<48 - 1
 )
 
-// What a decoder refuses; made once, for a malformed packet must not cost more than a good one.
+// malformed is an ErrFormat that says what is wrong.
+type malformed string
+
+func (m malformed) Error() string { return ErrFormat.Error() + ": " + string(m) }
+func (m malformed) Unwrap() error { return ErrFormat }
+
+// What a decoder refuses; made by the compiler, for a malformed packet must not cost more than a good one, nor the start
+// of a program that sends one packet.
 var (
-	errVersion  = fmt.Errorf("%w: version", ErrFormat)
-	errOp       = fmt.Errorf("%w: op", ErrFormat)
-	errFlags    = fmt.Errorf("%w: flags", ErrFormat)
-	errTTL      = fmt.Errorf("%w: a ttl where none belongs", ErrFormat)
-	errService  = fmt.Errorf("%w: a service where none belongs", ErrFormat)
-	errAddress  = fmt.Errorf("%w: an address without its flag", ErrFormat)
-	errTime     = fmt.Errorf("%w: time out of range", ErrFormat)
-	errZone     = fmt.Errorf("%w: an address with a zone", ErrFormat)
-	errEnroll   = fmt.Errorf("%w: an enrolment's field where none belongs", ErrFormat)
-	errSigner   = fmt.Errorf("%w: no device key to sign with", ErrKey)
-	errReserved = fmt.Errorf("%w: reserved bytes", ErrFormat)
-	errStatus   = fmt.Errorf("%w: status", ErrFormat)
-	errGranted  = fmt.Errorf("%w: a ttl or port without an opening", ErrFormat)
-	errSeen     = fmt.Errorf("%w: no seen address", ErrFormat)
-	errOther    = fmt.Errorf("%w: the answer to another packet", ErrFormat)
+	errVersion  error = malformed("version")
+	errOp       error = malformed("op")
+	errFlags    error = malformed("flags")
+	errTTL      error = malformed("a ttl where none belongs")
+	errService  error = malformed("a service where none belongs")
+	errAddress  error = malformed("an address without its flag")
+	errTime     error = malformed("time out of range")
+	errZone     error = malformed("an address with a zone")
+	errEnroll   error = malformed("an enrolment's field where none belongs")
+	errSigner         = fmt.Errorf("%w: no device key to sign with", ErrKey)
+	errReserved error = malformed("reserved bytes")
+	errStatus   error = malformed("status")
+	errGranted  error = malformed("a ttl or port without an opening")
+	errSeen     error = malformed("no seen address")
+	errOther    error = malformed("the answer to another packet")
 )
 
 // encode lays the message out; what it refuses is what decodeMessage would.
