@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -170,11 +171,17 @@ func optionsOf(c *cli.Command) options {
 	return o
 }
 
+// put knows the kinds of options that there are here. Their method Names takes a name apart with a regular expression,
+// which a knock can do without.
 func (o options) put(flags []cli.Flag) {
 	for _, f := range flags {
-		doc, ok := f.(cli.DocGenerationFlag)
-		for _, name := range f.Names() {
-			o[name] = ok && doc.TakesValue()
+		switch f := f.(type) {
+		case *cli.BoolFlag:
+			o[f.Name] = false
+		case *cli.StringFlag:
+			o[f.Name] = true
+		default:
+			panic(fmt.Sprintf("knock: an option of an unknown kind, %T", f))
 		}
 	}
 }
