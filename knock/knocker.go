@@ -81,9 +81,11 @@ type answers []answer
 func (k *knocker) all(ctx context.Context) answers {
 	got := make(answers, k.size)
 	var wg sync.WaitGroup
-	for _, v := range k.visits {
+	first, others := k.visits[0], k.visits[1:]
+	for _, v := range others {
 		wg.Go(func() { v.send(ctx, k.client, got) })
 	}
+	first.send(ctx, k.client, got)
 	wg.Wait()
 	if ctx.Err() == nil { // else it was stopped, which is no news
 		k.print(got)

@@ -104,12 +104,22 @@ func (e *errand) run(ctx context.Context, wishes []wish, p patience) []Outcome {
 	defer cancel()
 	reports := make(chan report, len(wishes)*len(e.families)) // so that nobody waits to report
 	departed := make(chan Family, len(e.families))
+	begin := beside(&wg, len(e.families) == 1)
 	for _, f := range e.families {
-		wg.Go(func() { e.family(ctx, f, wishes, departed, reports) })
+		begin(func() { e.family(ctx, f, wishes, departed, reports) })
 	}
 	t := newTally(wishes, len(e.families))
 	t.collect(p, departed, reports)
 	return t.sorted()
+}
+
+// beside returns what begins one of the things that go on side by side: as a goroutine, or, if it is alone, here and now.
+// For a program that runs three milliseconds, each goroutine that wakes another thread is a part of them.
+func beside(wg *sync.WaitGroup, alone bool) func(func()) {
+	if alone {
+		return func(do func()) { do() }
+	}
+	return wg.Go
 }
 
 // family sends all wishes in one family and reports one result for each. It says when
@@ -125,8 +135,10 @@ func (e *errand) family(ctx context.Context, f Family, wishes []wish, departed c
 	}
 	var leaving, wg sync.WaitGroup
 	leaving.Add(len(wishes) * len(targets))
+	// With another family beside this one, when the packets have left must be told before the answers are in.
+	begin := beside(&wg, len(wishes) == 1 && len(e.families) == 1)
 	for i, w := range wishes {
-		wg.Go(func() { reports <- report{i, e.approach(ctx, f, w, targets, leaving.Done)} })
+		begin(func() { reports <- report{i, e.approach(ctx, f, w, targets, leaving.Done)} })
 	}
 	leaving.Wait()
 	departed <- f
@@ -141,8 +153,9 @@ func (e *errand) approach(ctx context.Context, f Family, w wish, targets []targe
 	defer wg.Wait()
 	defer cancel()
 	results := make(chan Result, len(targets))
+	begin := beside(&wg, len(targets) == 1)
 	for _, t := range targets {
-		wg.Go(func() { results <- e.fly(ctx, f, w, t, sync.OnceFunc(left)) })
+		begin(func() { results <- e.fly(ctx, f, w, t, sync.OnceFunc(left)) })
 	}
 	best := <-results
 	for range targets[1:] {
