@@ -13,13 +13,13 @@ TAGS    := urfave_cli_no_docs
 BUILD   := $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '-s -w -X main.version=$(VERSION)'
 TEST    := $(GO) test -buildvcs=false -tags $(TAGS)
 TOOL    := $(GO) tool -modfile=contrib/tools/go.mod
-SCRIPTS := contrib/setup.sh .ci/run $(wildcard contrib/cross/*.sh contrib/demo/*.sh)
+SCRIPTS := contrib/setup.sh contrib/figures.sh .ci/run $(wildcard contrib/cross/*.sh contrib/demo/*.sh)
 
 FUZZTIME  ?= 5s
 BENCHTIME ?= 1s
 
 .DEFAULT_GOAL := help
-.PHONY: help build install test check cross demo fuzz bench clean go-ready
+.PHONY: help build install test check cross demo fuzz bench figures clean go-ready
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ fuzz: go-ready ## every fuzz target for FUZZTIME (5s)
 
 bench: go-ready ## every benchmark
 	$(TEST) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+figures: go-ready ## what is promised of speed, memory and tests, measured
+	@TEST='$(TEST)' contrib/figures.sh
 
 clean: ## remove what was built
 	rm -rf bin
