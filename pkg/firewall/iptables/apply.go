@@ -202,16 +202,13 @@ func (f family) remove(old found) error {
 	}
 	var b strings.Builder
 	for _, table := range tableNames {
-		if len(old.chains[table]) == 0 {
-			continue
-		}
-		fmt.Fprintf(&b, "*%s\n", table)
+		var lines []string
 		for _, option := range []string{"-F", "-X"} {
 			for _, name := range old.chains[table] {
-				fmt.Fprintf(&b, "%s %s\n", option, name)
+				lines = append(lines, option+" "+name)
 			}
 		}
-		b.WriteString("COMMIT\n")
+		transactions(&b, table, lines)
 	}
 	if b.Len() == 0 {
 		return nil

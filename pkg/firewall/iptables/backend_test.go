@@ -429,10 +429,10 @@ func TestLockHeld(t *testing.T) {
 	must(t, b.Apply(fewer(), nil))
 }
 
-// TestManyServices: they take trees of chains. In a user namespace iptables-nft may not raise its buffer for more.
+// TestManyServices: they take trees of chains, and more than one transaction.
 func TestManyServices(t *testing.T) {
 	l := firewalltest.NewLab(t)
-	for variant, services := range map[string]int{"nft": 40, "legacy": 1000} {
+	for variant, services := range map[string]int{"nft": 300, "legacy": 1000} {
 		b := connect(t, l, variant)
 		r := firewall.Ruleset{Mark: 1}
 		for i := range services {

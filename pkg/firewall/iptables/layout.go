@@ -112,18 +112,27 @@ func (l layout) restore() string {
 		if t == nil {
 			continue
 		}
-		fmt.Fprintf(&b, "*%s\n", table)
+		var made, filled []string
 		for _, name := range t.names {
-			fmt.Fprintf(&b, ":%s - [0:0]\n", name)
-		}
-		for _, name := range t.names {
+			made = append(made, fmt.Sprintf(":%s - [0:0]", name))
 			for _, rule := range t.rules[name] {
-				fmt.Fprintf(&b, "-A %s %s\n", name, rule)
+				filled = append(filled, fmt.Sprintf("-A %s %s", name, rule))
 			}
 		}
-		b.WriteString("COMMIT\n")
+		transactions(&b, table, append(made, filled...))
 	}
 	return b.String()
+}
+
+// longest is how many lines one transaction has. In a user namespace iptables-nft can't send more than some hundred rules at
+// once; to chains that nothing leads to they may come one after the other.
+const longest = 250
+
+// transactions appends lines for one table to a text for iptables-restore.
+func transactions(b *strings.Builder, table string, lines []string) {
+	for some := range slices.Chunk(lines, longest) {
+		fmt.Fprintf(b, "*%s\n%s\nCOMMIT\n", table, strings.Join(some, "\n"))
+	}
 }
 
 // Parts of rules. xt_addrtype knows no class for "for another host" in IPv6, where unicast includes what is ours.
