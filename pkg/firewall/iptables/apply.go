@@ -53,10 +53,8 @@ func (b *Backend) apply(r firewall.Ruleset, doors []firewall.Door) error {
 	if err := b.fillSets(want, have); err != nil {
 		return explain(err)
 	}
-	if err := b.destroySets(want); err != nil {
-		return explain(err)
-	}
-	return explain(b.remember(next, want))
+	b.remember(next, want)
+	return explain(b.destroySets(want))
 }
 
 // found is what of ours is in one family's tables.
@@ -126,21 +124,31 @@ func targetOf(rule string) string {
 // hookAll makes the chains of all families, and then the rules that lead to them. If that fails, all of it goes again.
 func (b *Backend) hookAll(g generation, r firewall.Ruleset) error {
 	for _, f := range b.families {
-		if err := f.hook(g.write(r, f.v6)); err != nil {
+		if err := f.hook(f.layout(g, r)); err != nil {
 			return errors.Join(err, b.unhookAll(g))
 		}
 	}
 	return nil
 }
 
-func (f family) hook(l layout) error {
+// layout returns the family's chains for a ruleset, in the tables that there are.
+func (f family) layout(g generation, r firewall.Ruleset) layout {
+	l := g.write(r, f.v6)
 	if f.noNAT != nil {
-		if slices.ContainsFunc(l.Services, func(s firewall.Service) bool { return l.target(s) != "" }) {
-			return fmt.Errorf("a forward needs the table nat of %s: %w", f.table, f.noNAT)
-		}
 		delete(l.chains, "nat")
 	}
-	if err := f.table.restore(l.restore()); err != nil {
+	return l
+}
+
+func (f family) hook(l layout) error {
+	if f.noNAT != nil && slices.ContainsFunc(l.Services, func(s firewall.Service) bool { return l.target(s) != "" }) {
+		return fmt.Errorf("a forward needs the table nat of %s: %w", f.table, f.noNAT)
+	}
+	err := f.table.restore(l.restore(unlimited))
+	if tooLong(err) {
+		err = f.table.restore(l.restore(fewRules)) // a chain that the first try made is emptied
+	}
+	if err != nil {
 		return err
 	}
 	for _, h := range l.hooks() {
@@ -208,7 +216,7 @@ func (f family) remove(old found) error {
 				lines = append(lines, option+" "+name)
 			}
 		}
-		transactions(&b, table, lines)
+		transactions(&b, fewRemoved, table, lines)
 	}
 	if b.Len() == 0 {
 		return nil

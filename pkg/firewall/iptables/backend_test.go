@@ -130,7 +130,7 @@ func TestLeftovers(t *testing.T) {
 	k := newKernel()
 	must(t, k.backend().Apply(rules(), []firewall.Door{door("ssh", "10.0.0.1/32", 60)}))
 	for _, f := range k.backend().families {
-		must(t, f.hook(generation(1).write(rules(), f.v6)))
+		must(t, f.hook(f.layout(1, rules())))
 	}
 	must(t, k.create("spad6.48-old", setKind{nets: true, v6: true, timed: true}))
 	must(t, k.create("spad4x", setKind{})) // not ours

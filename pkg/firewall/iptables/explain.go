@@ -43,13 +43,16 @@ func explain(err error) error {
 			"(OpenWrt: kmod-ipt-ipset): %w", err)
 	case isErrno && (number == unix.EINVAL || number == unix.EOPNOTSUPP || number == unix.EPROTONOSUPPORT):
 		return fmt.Errorf("the kernel has no ipset: load or install the module ip_set (OpenWrt: kmod-ipt-ipset), or choose another firewall: %w", err)
-	case contains("Message too long"):
+	case tooLong(err):
 		return fmt.Errorf("the rules are longer than the socket's buffer: raise net.core.wmem_max: %w", err)
 	case errors.Is(err, nl.IPSetError(nl.IPSET_ERR_TYPE_SPECIFIC)):
 		return fmt.Errorf("the set is full, it takes %d doors: %w", maxElements, err)
 	}
 	return err
 }
+
+// tooLong reports whether a transaction did not fit into the socket's buffer.
+func tooLong(err error) bool { return err != nil && strings.Contains(err.Error(), "Message too long") }
 
 // exitOf returns the exit code of a program in an error, or 0.
 func exitOf(err error) int {

@@ -104,8 +104,9 @@ func (l layout) hooks() []hook {
 	return all
 }
 
-// restore returns the text for iptables-restore that makes the chains; nothing leads to them yet.
-func (l layout) restore() string {
+// restore returns the text for iptables-restore that makes the chains, with at most so many lines in each transaction.
+// Nothing leads to the chains yet, so they need not come all at once.
+func (l layout) restore(longest int) string {
 	var b strings.Builder
 	for _, table := range tableNames {
 		t := l.chains[table]
@@ -119,17 +120,21 @@ func (l layout) restore() string {
 				filled = append(filled, fmt.Sprintf("-A %s %s", name, rule))
 			}
 		}
-		transactions(&b, table, append(made, filled...))
+		transactions(&b, longest, table, append(made, filled...))
 	}
 	return b.String()
 }
 
-// longest is how many lines one transaction has. In a user namespace iptables-nft can't send more than some hundred rules at
-// once; to chains that nothing leads to they may come one after the other.
-const longest = 250
+// How many lines a transaction has: as many as there are, since each costs time that grows with the table; but in a user
+// namespace iptables-nft may not raise its socket's buffer, and some hundred rules are too long for one message.
+const (
+	unlimited  = 1 << 30
+	fewRules   = 250
+	fewRemoved = 1000
+)
 
 // transactions appends lines for one table to a text for iptables-restore.
-func transactions(b *strings.Builder, table string, lines []string) {
+func transactions(b *strings.Builder, longest int, table string, lines []string) {
 	for some := range slices.Chunk(lines, longest) {
 		fmt.Fprintf(b, "*%s\n%s\nCOMMIT\n", table, strings.Join(some, "\n"))
 	}

@@ -104,6 +104,11 @@ func (p *program) do(f func() error) error {
 	}
 }
 
+// probe reports whether there is a table, by listing a chain that each has and we do not use.
+func (p *program) probe(table string) error {
+	return p.do(func() error { _, err := p.ipt.List(table, "OUTPUT"); return err })
+}
+
 // list runs the program itself: go-iptables lists one chain for each process.
 func (p *program) list(table string) ([]string, error) {
 	said, err := p.run(p.path, "", "-t", table, "-S", "--wait", strconv.Itoa(int(lockPatience/time.Second)))
@@ -215,11 +220,11 @@ func try(name string, o Options) (variant string, families []family, err error) 
 		}
 		f := family{v6: v6, table: p}
 		for _, table := range []string{"mangle", "filter"} {
-			if _, err := p.list(table); err != nil {
+			if err := p.probe(table); err != nil {
 				return "", nil, err
 			}
 		}
-		_, f.noNAT = p.list("nat")
+		f.noNAT = p.probe("nat")
 		variant, families = is, append(families, f)
 	}
 	return variant, families, nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -111,13 +110,14 @@ func (h holdings) put(set string, e entry) {
 
 // image is what of ours the tables had when they were right, and the kernel's word on each table then.
 type image struct {
-	rules  string
-	info   string
-	listed time.Time
+	layouts []layout // what was made, until it was listed for the first time
+	rules   string
+	info    string
+	listed  time.Time
 }
 
-// remember notes what Apply has made. If another program was quicker, the image is empty, and the next look finds damage.
-func (b *Backend) remember(g generation, want map[string]set) error {
+// remember notes what Apply has made.
+func (b *Backend) remember(g generation, want map[string]set) {
 	b.held = holdings{}
 	for name, s := range want {
 		b.held[name] = map[netip.Prefix]time.Time{}
@@ -125,35 +125,22 @@ func (b *Backend) remember(g generation, want map[string]set) error {
 			b.held.put(name, entry{from, seconds})
 		}
 	}
-	info, err := b.info()
-	if err != nil {
-		return err
-	}
-	rules, count, err := b.ownRules()
-	if err != nil {
-		return err
-	}
+	b.image = image{}
 	for _, f := range b.families {
-		l := g.write(*b.rules, f.v6)
-		for _, table := range f.tables() {
-			if t := l.chains[table]; t != nil {
-				count -= len(t.names)
-				for _, rules := range t.rules {
-					count -= len(rules)
-				}
-			}
-		}
-		count -= len(l.hooksIn(f.tables()))
+		b.image.layouts = append(b.image.layouts, f.layout(g, *b.rules))
 	}
-	b.image = image{rules, info, time.Now()}
-	if count != 0 {
-		b.image = image{}
-	}
-	return nil
 }
 
-func (l layout) hooksIn(tables []string) []hook {
-	return slices.DeleteFunc(l.hooks(), func(h hook) bool { return !slices.Contains(tables, h.table) })
+// lines returns how many lines iptables lists of a layout.
+func (l layout) lines() int {
+	n := len(l.hooks())
+	for _, t := range l.chains {
+		n += len(t.names)
+		for _, rules := range t.rules {
+			n += len(rules)
+		}
+	}
+	return n
 }
 
 // whole reports whether all is as it was left.
@@ -177,12 +164,21 @@ func (b *Backend) wholeRules() (bool, error) {
 	if info == b.image.info && time.Since(b.image.listed) < listEvery {
 		return true, nil
 	}
-	rules, _, err := b.ownRules()
-	if err != nil || rules != b.image.rules {
+	rules, lines, err := b.ownRules()
+	if err != nil {
 		return false, err
 	}
+	if b.image.layouts != nil { // the first list is the image, if nobody was quicker
+		for _, l := range b.image.layouts {
+			lines -= l.lines()
+		}
+		if lines != 0 {
+			return false, nil
+		}
+		b.image.layouts, b.image.rules = nil, rules
+	}
 	b.image.info, b.image.listed = info, time.Now()
-	return true, nil
+	return rules == b.image.rules, nil
 }
 
 // info returns the kernel's short word on all tables. It is another one when they have changed.
