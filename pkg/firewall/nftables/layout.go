@@ -281,6 +281,9 @@ func (l layout) cut(chain string, s firewall.Service) {
 		l.addRule(chain, rule(labelled(), drop)...)
 		return
 	}
+	if s.Guard == firewall.GuardReject {
+		l.addRule(chain, rule(resetting(), fromOurs(), accept)...) // the answer of a closed port, or the end of a connection
+	}
 	l.addRule(chain, rule(fromOurs(), drop)...)
 	if s.Forward != nil {
 		for _, to := range s.Forward.Targets() {

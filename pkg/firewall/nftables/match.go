@@ -101,6 +101,14 @@ func fromPort(p firewall.Proto, port uint16) []part {
 	return append(proto(p), transport(0), compare(expr.CmpOpEq, binaryutil.BigEndian.PutUint16(port)))
 }
 
+// tcp flags rst
+func resetting() []part {
+	const offset, rst = 13, 1 << 2
+	return append(proto(firewall.TCP),
+		express(&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 1, DestRegister: 1}),
+		mask([]byte{rst}), compare(expr.CmpOpNeq, []byte{0}))
+}
+
 // meta l4proto tcp ct original proto-dst vmap @name
 func byOriginalPort(p firewall.Proto, name string) []part {
 	return append(proto(p), ctOriginal(unix.NFT_CT_PROTO_DST), dispatch(name))
