@@ -74,6 +74,8 @@ var conformance = []struct {
 	{"IPv6 prefix length", testPrefix, answers},
 	{"neighbours", testNeighbours, answers},
 	{"forward with one family", testOneFamily, answers},
+	{"service that opens and forwards", testBoth, packets},
+	{"forward to the router itself", testToItself, packets},
 	{"mark", testMarks, packets},
 	{"foreign rules stay as they are", testForeign, packets},
 	{"what another program damages is noticed", testHealing, packets},

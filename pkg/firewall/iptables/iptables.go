@@ -8,8 +8,9 @@
 //	                      g-NAME:  for another host: on; source in the set or always: permit; established (unless cut):
 //	                               permit; otherwise drop, or on for reject and off
 //	                      permit:  set the mark bit, on
-//	nat PREROUTING      nat      by port -------------------------> n-NAME: set the mark bit again, DNAT
-//	mangle INPUT        input    a forwarded port that came by no door to its host: drop
+//	nat PREROUTING      nat      by port -------------------------> n-NAME: set the mark bit again
+//	                                                                f-NAME: the same, and DNAT
+//	mangle INPUT        input    a port that is forwarded, by what was not: drop
 //	filter INPUT        reject   by port -------------------------> r-NAME: no door: the answer of a closed port
 //	mangle POSTROUTING  cut      replies, by the port that the client used -----> c-NAME: no door any more: drop
 //

@@ -16,6 +16,8 @@ const (
 	natChain    = "nat"
 	inputChain  = "input"
 	rejectChain = "reject"
+	refuseChain = "refuse" // the answer of a closed port
+	astrayChain = "astray" // for a forwarded port, and not forwarded
 	cutChain    = "cut"
 	namesChain  = "names" // never run: which set is whose
 )
@@ -148,6 +150,8 @@ const (
 	isReply     = "-m conntrack --ctdir REPLY"
 	isOriginal  = "-m conntrack --ctdir ORIGINAL"
 	established = "-m conntrack --ctstate ESTABLISHED"
+	translated  = "-m conntrack --ctstate DNAT"
+	isReset     = "-p tcp --tcp-flags RST RST"
 	addLabel    = "-m connlabel --label 127 --set"
 	labelled    = "-m connlabel --label 127"
 	goOn        = "-j RETURN"
@@ -233,28 +237,39 @@ func (l layout) nat() {
 	l.rule("nat", natChain, notOurs, goOn)
 	var leaves []leaf
 	for _, s := range l.Services {
-		chain := "n-" + short(s.Name)
-		for _, set := range l.permitted(s) {
-			l.rule("nat", chain, l.fromSet(set), "-j", l.of(permitChain))
-			if to := l.target(s); to != "" {
-				l.rule("nat", chain, fmt.Sprintf("-p %v", s.Forward.Port.Proto), l.fromSet(set), "-j DNAT --to-destination", to)
-			}
-		}
-		switch {
-		case s.Forward != nil && s.Guard != firewall.GuardOff:
-			l.rule("nat", chain, "-j ACCEPT")
-		case s.Guard == firewall.GuardReject:
+		if len(s.Open) > 0 {
+			chain := "n-" + short(s.Name)
 			for _, set := range l.permitted(s) {
-				l.rule("nat", chain, l.fromSet(set), goOn)
+				l.rule("nat", chain, l.fromSet(set), l.to(permitChain))
 			}
-			l.rule("nat", chain, "-j ACCEPT")
+			if s.Guard == firewall.GuardReject {
+				l.rule("nat", chain, "-j ACCEPT")
+			}
+			leaves = appendLeaves(leaves, l.to(chain), s.Open...)
 		}
-		leaves = appendLeaves(leaves, l.to(chain), s.Ports()...)
+		if s.Forward != nil {
+			chain := "f-" + short(s.Name)
+			l.forward(chain, s)
+			leaves = appendLeaves(leaves, l.to(chain), s.Forward.Port)
+		}
 	}
 	if l.KnockPort != 0 {
 		leaves = appendLeaves(leaves, l.to(permitChain), l.knock())
 	}
 	l.dispatch("nat", natChain, byPort, leaves)
+}
+
+// forward writes one service's chain for the port that it forwards.
+func (l layout) forward(chain string, s firewall.Service) {
+	for _, set := range l.permitted(s) {
+		l.rule("nat", chain, l.fromSet(set), "-j", l.of(permitChain))
+		if to := l.target(s); to != "" {
+			l.rule("nat", chain, fmt.Sprintf("-p %v", s.Forward.Port.Proto), l.fromSet(set), "-j DNAT --to-destination", to)
+		}
+	}
+	if s.Guard != firewall.GuardOff {
+		l.rule("nat", chain, "-j ACCEPT")
+	}
 }
 
 // target returns where a service's forward goes in this family, or nothing.
@@ -269,51 +284,62 @@ func (l layout) target(s firewall.Service) string {
 	return ""
 }
 
-// reject answers as a closed port. What is forwarded has no business here at all.
+// reject answers as a closed port.
 func (l layout) reject() {
 	var leaves []leaf
 	for _, s := range l.Services {
 		if s.Guard != firewall.GuardReject {
 			continue
 		}
-		chain := "r-" + short(s.Name)
-		if s.Forward == nil {
+		if len(s.Open) > 0 {
+			chain := "r-" + short(s.Name)
 			for _, set := range l.permitted(s) {
 				l.rule("filter", chain, l.fromSet(set), goOn)
 			}
 			if !s.Cut {
 				l.rule("filter", chain, established, goOn)
 			}
+			l.rule("filter", chain, l.to(refuseChain))
+			leaves = appendLeaves(leaves, l.to(chain), s.Open...)
 		}
-		unreachable := "icmp-port-unreachable"
-		if l.v6 {
-			unreachable = "icmp6-port-unreachable"
+		if s.Forward != nil {
+			leaves = appendLeaves(leaves, l.to(astrayChain), s.Forward.Port)
 		}
-		l.rule("filter", chain, "-p tcp -j REJECT --reject-with tcp-reset")
-		l.rule("filter", chain, "-j REJECT --reject-with", unreachable)
-		leaves = appendLeaves(leaves, l.to(chain), s.Ports()...)
 	}
-	if len(leaves) > 0 {
-		l.rule("filter", rejectChain, "-i lo", goOn)
-		l.rule("filter", rejectChain, isReply, goOn)
-		l.dispatch("filter", rejectChain, byPort, leaves)
+	if len(leaves) == 0 {
+		return
 	}
+	unreachable := "icmp-port-unreachable"
+	if l.v6 {
+		unreachable = "icmp6-port-unreachable"
+	}
+	l.rule("filter", refuseChain, "-p tcp -j REJECT --reject-with tcp-reset")
+	l.rule("filter", refuseChain, "-j REJECT --reject-with", unreachable)
+	l.rule("filter", astrayChain, translated, goOn)
+	l.rule("filter", astrayChain, l.to(refuseChain))
+	l.rule("filter", rejectChain, "-i lo", goOn)
+	l.rule("filter", rejectChain, isReply, goOn)
+	l.dispatch("filter", rejectChain, byPort, leaves)
 }
 
 // input stops what a door of a forward let in and no rule of nat took: the door went shut between the two, or the family
-// has no target. It must not reach the router's own port. (The table nat itself refuses to drop.)
+// has no target. It must not reach the router's own port. (The table nat itself refuses to drop.) What was translated may
+// be for the port of the same number at another address of the router's.
 func (l layout) input() {
 	var leaves []leaf
 	for _, s := range l.Services {
 		if s.Forward != nil && s.Guard == firewall.GuardDrop {
-			leaves = appendLeaves(leaves, drop, s.Forward.Port)
+			leaves = appendLeaves(leaves, l.to(astrayChain), s.Forward.Port)
 		}
 	}
-	if len(leaves) > 0 {
-		l.rule("mangle", inputChain, "-i lo", goOn)
-		l.rule("mangle", inputChain, isReply, goOn)
-		l.dispatch("mangle", inputChain, byPort, leaves)
+	if len(leaves) == 0 {
+		return
 	}
+	l.rule("mangle", astrayChain, translated, goOn)
+	l.rule("mangle", astrayChain, drop)
+	l.rule("mangle", inputChain, "-i lo", goOn)
+	l.rule("mangle", inputChain, isReply, goOn)
+	l.dispatch("mangle", inputChain, byPort, leaves)
 }
 
 func (l layout) cut() {
@@ -342,13 +368,16 @@ func (l layout) cutService(chain string, s firewall.Service) {
 		l.rule("mangle", chain, labelled, drop)
 		return
 	}
+	if s.Guard == firewall.GuardReject {
+		l.rule("mangle", chain, isReset, fromOurs, goOn) // the answer of a closed port, or the end of a connection
+	}
 	l.rule("mangle", chain, fromOurs, drop)
 	if l.target(s) == "" {
 		return
 	}
 	for _, to := range s.Forward.Targets() {
 		if to.Addr().Is6() == l.v6 {
-			l.rule("mangle", chain, "-m conntrack --ctstate DNAT",
+			l.rule("mangle", chain, translated,
 				fmt.Sprintf("-p %v -s %v --sport %d", s.Forward.Port.Proto, to.Addr(), to.Port()), drop)
 		}
 	}
