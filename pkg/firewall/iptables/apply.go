@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"spad/pkg/firewall"
 )
 
 // Apply implements firewall.Backend. Unwanted entries go out of the sets first. Then all chains are made beside the old
 // ones, rules lead to them, and the old ones go: between, a packet passes both, and either can refuse it. New entries
-// come last.
+// come last, less the time that the rules took: the lock of iptables may have been waited for.
 func (b *Backend) Apply(r firewall.Ruleset, doors []firewall.Door) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -22,6 +23,7 @@ func (b *Backend) Apply(r firewall.Ruleset, doors []firewall.Door) error {
 }
 
 func (b *Backend) apply(r firewall.Ruleset, doors []firewall.Door) error {
+	begun := time.Now()
 	if b.closed {
 		return errors.New("the firewall backend is closed")
 	}
@@ -50,7 +52,7 @@ func (b *Backend) apply(r firewall.Ruleset, doors []firewall.Door) error {
 		}
 	}
 	b.rules = &r
-	if err := b.fillSets(want, have); err != nil {
+	if err := b.fillSets(want, have, doors, begun); err != nil {
 		return explain(err)
 	}
 	b.remember(next, want)

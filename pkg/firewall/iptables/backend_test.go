@@ -149,19 +149,6 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-func TestDoorsOfAnotherProcess(t *testing.T) {
-	k := newKernel()
-	want := []firewall.Door{
-		door("a-name-that-has-thirty-two-chars", "10.0.0.1/32", 60), door("a-name-that-has-thirty-two-chars", "2001:db8:0:100::/56", 70),
-		door("nas", "fd00::1/128", 80),
-	}
-	must(t, k.backend().Apply(rules(), want))
-	got, err := k.backend().Doors()
-	if diff := cmp.Diff(fmt.Sprint(want), fmt.Sprint(got)); err != nil || diff != "" {
-		t.Errorf("%v %s", err, diff)
-	}
-}
-
 func TestDoorTime(t *testing.T) {
 	for ttl, want := range map[time.Duration]uint32{
 		time.Nanosecond: 1, 999 * time.Millisecond: 1, time.Second: 1, 1999 * time.Millisecond: 1, 15 * time.Minute: 900, firewall.MaxTTL: 65535,

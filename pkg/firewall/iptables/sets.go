@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"spad/pkg/firewall"
 )
@@ -140,8 +141,9 @@ func alwaysOf(r firewall.Ruleset, v6 bool) map[netip.Prefix]uint32 {
 }
 
 // prepareSets makes the sets that are missing, and takes out the entries that nobody wants any more. What it did it
-// returns as a function that undoes it.
+// returns as a function that undoes it; entries come back with the time that is left by then.
 func (b *Backend) prepareSets(want map[string]set) (have map[string]set, undo func() error, err error) {
+	begun := time.Now()
 	var made []string
 	taken := map[string][]entry{}
 	undo = func() error {
@@ -150,7 +152,12 @@ func (b *Backend) prepareSets(want map[string]set) (have map[string]set, undo fu
 			errs = errors.Join(errs, b.sets.destroy(name))
 		}
 		for name, entries := range taken {
+			passed := uint32(time.Since(begun) / time.Second)
 			for _, e := range entries {
+				if e.seconds > 0 && e.seconds <= passed {
+					continue
+				}
+				e.seconds -= min(e.seconds, passed)
 				errs = errors.Join(errs, b.sets.put(name, e))
 			}
 		}
@@ -188,14 +195,29 @@ func (b *Backend) prepareSets(want map[string]set) (have map[string]set, undo fu
 }
 
 // fillSets adds what is wanted and not there, and renews what has not the time that it should have. The kernel tells
-// whole seconds, so an entry that has the right one is left as it is.
-func (b *Backend) fillSets(want, have map[string]set) error {
+// whole seconds, so an entry that has the right one is left as it is. A door's time runs since begun.
+func (b *Backend) fillSets(want, have map[string]set, doors []firewall.Door, begun time.Time) error {
+	for _, d := range doors {
+		d.TTL -= time.Since(begun)
+		name, e := b.place(d), entryOf(d)
+		if left, ok := have[name].entries[d.Source]; ok && left == e.seconds {
+			continue
+		}
+		change := b.sets.put
+		if d.TTL <= 0 {
+			change = b.sets.drop
+		}
+		if err := change(name, e); err != nil {
+			return err
+		}
+		delete(have[name].entries, d.Source)
+	}
 	for name, s := range want {
-		for from, seconds := range s.entries {
-			if left, ok := have[name].entries[from]; ok && left == seconds {
+		for from := range s.entries {
+			if _, ok := have[name].entries[from]; ok || s.kind.timed {
 				continue
 			}
-			if err := b.sets.put(name, entry{from, seconds}); err != nil {
+			if err := b.sets.put(name, entry{from: from}); err != nil {
 				return err
 			}
 		}
