@@ -102,7 +102,7 @@ func (f family) survey() (found, error) {
 				continue
 			}
 			_, _, ours := parseChain(words[1])
-			_, _, leads := parseChain(targetOf(line))
+			leads := slices.Contains(all.chains[table], targetOf(line)) // chains are listed before rules
 			switch at := (hook{table: table, builtin: words[1]}); {
 			case words[0] == "-N" && ours:
 				all.chains[table] = append(all.chains[table], words[1])
@@ -114,11 +114,12 @@ func (f family) survey() (found, error) {
 	return all, nil
 }
 
-// targetOf returns what a rule, as iptables lists it, jumps to.
+// targetOf returns the chain that a rule, as iptables lists it, leads to. Nothing is behind it, and a comment that reads
+// the same is in quotes.
 func targetOf(rule string) string {
 	words := strings.Fields(rule)
-	if i := slices.Index(words, "-j"); i >= 0 && i+1 < len(words) {
-		return words[i+1]
+	if n := len(words); n > 2 && (words[n-2] == "-j" || words[n-2] == "-g") {
+		return words[n-1]
 	}
 	return ""
 }

@@ -121,9 +121,9 @@ func (p *program) insert(h hook) error {
 	})
 }
 
+// remove leaves it to iptables-restore to read a rule: a comment may have quotes.
 func (p *program) remove(table, rule string) error {
-	words := strings.Fields(rule) // -A CHAIN SPECIFICATION, and what leads to our chains has no spaces in quotes
-	return p.do(func() error { return p.ipt.Delete(table, words[1], words[2:]...) })
+	return p.restore(fmt.Sprintf("*%s\n-D%s\nCOMMIT\n", table, strings.TrimPrefix(rule, "-A")))
 }
 
 func (p *program) restore(text string) error {

@@ -209,14 +209,15 @@ func (b *Backend) ownRules() (text string, count int, err error) {
 			if err != nil {
 				return "", 0, err
 			}
-			place := map[string]int{}
+			place, chains := map[string]int{}, map[string]bool{}
 			for _, line := range lines {
 				words := strings.Fields(line)
 				if len(words) < 2 {
 					continue
 				}
 				_, _, ours := parseChain(words[1])
-				if _, _, leads := parseChain(targetOf(line)); ours || leads {
+				chains[words[1]] = chains[words[1]] || ours
+				if ours || chains[targetOf(line)] {
 					fmt.Fprintln(&all, f.table, table, place[words[1]], strings.TrimSpace(line))
 					count++
 				}
