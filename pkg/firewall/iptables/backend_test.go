@@ -267,7 +267,10 @@ func TestProgramsThatFail(t *testing.T) {
 	}{
 		{"none", "", "", "", []string{"iptables is not complete here", "install it"}},
 		{"one family", version, "", "", []string{"ip6tables", "install it"}},
-		{"no root", version + "echo 'Fatal: can not open lock file: Permission denied (you must be root)' >&2; exit 4", version, "", []string{"lock", "/run/xtables.lock"}},
+		{"no root", version + "echo 'iptables: Could not fetch rule set generation id: Permission denied (you must be root)' >&2; exit 4", version, "", []string{"CAP_NET_ADMIN"}},
+		{"no lock", version + "echo \"Fatal: can't open lock file /run/xtables.lock: Permission denied\" >&2; exit 4", version, "", []string{"XTABLES_LOCKFILE"}},
+		{"lock held for nat", version + "[ \"$2\" != nat ] || { echo 'Another app is currently holding the xtables lock.' >&2; exit 4; }", version, "", []string{"has held the lock of iptables for 5s"}},
+		{"one family of each variant", version, "echo 'ip6tables v1.8.9 (legacy)'", "", []string{"ip6tables is the legacy variant, not nft"}},
 		{"no capability", version + "echo 'iptables: Permission denied (you must be root).' >&2; exit 3", version, "", []string{"CAP_NET_ADMIN"}},
 		{"lock held", version + "echo 'Another app is currently holding the xtables lock.' >&2; exit 4", version, "", []string{"has held the lock of iptables for 5s"}},
 		{"no table", version + "echo \"can't initialize iptables table mangle: Table does not exist (do you need to insmod?)\" >&2; exit 3", version, "", []string{"insmod", "mangle"}},

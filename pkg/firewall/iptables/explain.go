@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockExit is how iptables ends when it could not have its lock.
+// lockExit is how iptables ends when it could not have its lock, and for want of other things that may come back.
 const lockExit = 4
 
 // explain says what an error of the programs or of the kernel's sets means here, and what to do.
@@ -33,18 +33,21 @@ func explain(err error) error {
 	case errors.Is(err, exec.ErrNotFound):
 		return fmt.Errorf("iptables is not complete here: install it (the package iptables, with ip6tables and the -restore programs), "+
 			"or choose another firewall: %w", err)
-	case exitOf(err) == lockExit || contains("Another app is currently holding the xtables lock"):
-		return fmt.Errorf("another program has held the lock of iptables for %v: see which with: fuser -v /run/xtables.lock: %w", lockPatience, err)
+	case contains("open lock file"):
+		return fmt.Errorf("iptables may not open its lock /run/xtables.lock, whatever capabilities it has: run spad as root, or name a file "+
+			"of its own in the environment, XTABLES_LOCKFILE=/run/spad/xtables.lock: %w", err)
 	case contains("you must be root", "Operation not permitted", "Permission denied") || isErrno && (number == unix.EPERM || number == unix.EACCES):
 		return fmt.Errorf("spad needs the capabilities CAP_NET_ADMIN and CAP_NET_RAW: run it as root, or let systemd give them "+
 			"(AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW): %w", err)
+	case tooLong(err):
+		return fmt.Errorf("the rules are longer than the socket's buffer: raise net.core.wmem_max: %w", err)
+	case contains("currently holding the xtables lock"):
+		return fmt.Errorf("another program has held the lock of iptables for %v: see which with: fuser -v /run/xtables.lock: %w", lockPatience, err)
 	case errors.Is(err, nl.IPSetError(nl.IPSET_ERR_FIND_TYPE)):
 		return fmt.Errorf("the kernel has no sets of that type: load or install the modules ip_set_hash_ip and ip_set_hash_net "+
 			"(OpenWrt: kmod-ipt-ipset): %w", err)
 	case isErrno && (number == unix.EINVAL || number == unix.EOPNOTSUPP || number == unix.EPROTONOSUPPORT):
 		return fmt.Errorf("the kernel has no ipset: load or install the module ip_set (OpenWrt: kmod-ipt-ipset), or choose another firewall: %w", err)
-	case tooLong(err):
-		return fmt.Errorf("the rules are longer than the socket's buffer: raise net.core.wmem_max: %w", err)
 	case errors.Is(err, nl.IPSetError(nl.IPSET_ERR_TYPE_SPECIFIC)):
 		return fmt.Errorf("the set is full, it takes %d doors: %w", maxElements, err)
 	}

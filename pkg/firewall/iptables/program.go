@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -215,8 +216,9 @@ func try(name string, o Options) (variant string, families []family, err error) 
 		if err != nil {
 			return "", nil, err
 		}
-		if o.Variant != "" && is != o.Variant {
-			return "", nil, fmt.Errorf("%s is the %s variant, not %s", program, is, o.Variant)
+		want := cmp.Or(o.Variant, variant) // both families the same, or spad down would not find all of it again
+		if want != "" && is != want {
+			return "", nil, fmt.Errorf("%s is the %s variant, not %s", program, is, want)
 		}
 		f := family{v6: v6, table: p}
 		for _, table := range []string{"mangle", "filter"} {
@@ -224,7 +226,9 @@ func try(name string, o Options) (variant string, families []family, err error) 
 				return "", nil, err
 			}
 		}
-		f.noNAT = p.probe("nat")
+		if f.noNAT = p.probe("nat"); exitOf(f.noNAT) == lockExit {
+			return "", nil, f.noNAT // there is one, and rules of ours may be in it
+		}
 		variant, families = is, append(families, f)
 	}
 	return variant, families, nil
