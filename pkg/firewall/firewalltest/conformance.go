@@ -62,6 +62,7 @@ var conformance = []struct {
 	{"cut ends connections, loose tracking on", func(t *testing.T, f Factory) { testCut(t, f, "1") }, packets},
 	{"cut without a guard spares others", testCutOff, packets},
 	{"guard drop hides broadcast and multicast too", testMulticast, packets},
+	{"guard hides every address of the router", testAddresses, packets},
 	{"guard reject answers as a closed port", testReject, packets},
 	{"guard off leaves the port to others", testOff, packets},
 	{"UDP client that was too early", testTooEarly, packets},
