@@ -207,7 +207,16 @@ func testMarks(t *testing.T, f Factory) {
 		s.shut(s.Stranger, w, "other rules accept the mark")
 	})
 	s.ways = knocks
-	s.every(func(w way) { s.open(s.Stranger, w, "the knock port") })
+	s.Stranger.Serve(t, firewall.UDP, knockPort, tagOther)
+	s.every(func(w way) {
+		s.open(s.Stranger, w, "the knock port")
+		c, err := s.LANHost.Call(netip.AddrPort{}, w.proto, s.Stranger.At(w.v6, w.port), longEnough)
+		s.must(err)
+		defer c.Close()
+		if err := c.Ping(tagOther, shortEnough); err == nil {
+			t.Errorf("%v: what passes to the same port of another host has the mark", w)
+		}
+	})
 }
 
 // dropsUnmarked is a firewall that sets marks on all that comes in, and lets in or pass only the wanted mark, and what

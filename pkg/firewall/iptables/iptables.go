@@ -16,7 +16,7 @@
 //
 // The guard drops in mangle, where no ACCEPT of anybody else's rules in the filter table can undo it, and before a
 // connection is remembered, so a UDP client that was too early leaves nothing behind. Rejecting is possible in filter
-// only. The mark is set twice, since rules in mangle behind ours may set whole marks.
+// only, so an ACCEPT there, or a DNAT, that others insert before ours while we run undoes it until the next Apply. The mark is set twice, since rules in mangle behind ours may set whole marks.
 //
 // It needs the capabilities CAP_NET_ADMIN and CAP_NET_RAW, the programs iptables and ip6tables with their -restore, and
 // the kernel's ip_set, ip_set_hash_ip, ip_set_hash_net, xt_set, xt_conntrack, xt_addrtype, xt_comment and xt_mark.
