@@ -102,6 +102,42 @@ func TestApplyFailsAtEveryStep(t *testing.T) {
 	}
 }
 
+// TestCrashAtEveryStep: the process is gone between two steps and undoes nothing. Both guards hold or one of them, new doors
+// are shut while the old one does, and the next process puts it right.
+func TestCrashAtEveryStep(t *testing.T) {
+	next := []firewall.Door{door("ssh", "10.0.0.1/32", 90), door("new", "10.0.0.2/32", 60)}
+	changing := regexp.MustCompile(`spad\.\d+|/\d+s`)
+	fresh := newKernel()
+	must(t, fresh.backend().Apply(fewer(), next))
+	want := changing.ReplaceAllString(fresh.String(), "")
+	done := false
+	for step := 1; !done; step++ {
+		k := newKernel()
+		b := k.backend()
+		must(t, b.Apply(rules(), []firewall.Door{door("ssh", "10.0.0.1/32", 60), door("nas", "10.0.0.1/32", 60)}))
+		k.fail, k.failAt, k.dead = errors.New("gone"), k.calls+step, true
+		done = b.Apply(fewer(), next) == nil
+		k.fail, k.failAt, k.dead = nil, 0, false
+		for v6, f := range k.families {
+			guards := strings.Join(f.rule["mangle"]["PREROUTING"], "\n")
+			if !strings.Contains(guards, "-j spad.0-guard") && !strings.Contains(guards, "-j spad.1-guard") {
+				t.Errorf("step %d: no guard, v6 %v", step, v6)
+			}
+			if strings.Contains(guards, "-j spad.0-guard") && strings.Contains(k.String(), "10.0.0.2/32") {
+				t.Errorf("step %d: a new door is open before the old rules are gone", step)
+			}
+		}
+		must(t, k.backend().Apply(fewer(), next))
+		if diff := cmp.Diff(want, changing.ReplaceAllString(k.String(), "")); diff != "" {
+			t.Errorf("step %d, then again: %s", step, diff)
+		}
+		must(t, k.backend().Down())
+		if left := k.String(); left != newKernel().String() {
+			t.Errorf("step %d: left after down: %s", step, cmp.Diff(newKernel().String(), left))
+		}
+	}
+}
+
 func TestOpenIsAllOrNothing(t *testing.T) {
 	k := newKernel()
 	b := k.backend()

@@ -11,10 +11,11 @@ import (
 )
 
 // kernel is a fake of both interfaces to the kernel, strict about what the real ones refuse. Its nth call fails if
-// failAt is n.
+// failAt is n; all later ones too if the process is dead by then.
 type kernel struct {
 	calls, failAt int
 	fail          error
+	dead          bool
 	boxes         map[string]set
 	families      map[bool]*rulebook
 }
@@ -42,7 +43,7 @@ func (k *kernel) backend() *Backend {
 }
 
 func (k *kernel) called() error {
-	if k.calls++; k.calls == k.failAt {
+	if k.calls++; k.calls == k.failAt || k.dead && k.calls > k.failAt {
 		return k.fail
 	}
 	return nil
