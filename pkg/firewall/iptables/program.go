@@ -136,9 +136,11 @@ func (p *program) restore(text string) error {
 	return err
 }
 
-// run runs a program and returns what it says. What it says when it fails is in the error.
-func (p *program) run(path, stdin string, args ...string) (said string, err error) {
-	err = p.do(func() error {
+// run runs a program and returns what it says; if it is given up, nobody looks at that any more. What it says when it
+// fails is in the error.
+func (p *program) run(path, stdin string, args ...string) (string, error) {
+	said := make(chan string, 1)
+	err := p.do(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), programPatience)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, path, args...)
@@ -148,10 +150,13 @@ func (p *program) run(path, stdin string, args ...string) (said string, err erro
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("running %s: %w: %s", filepath.Base(path), err, strings.TrimSpace(errs.String()))
 		}
-		said = out.String()
+		said <- out.String()
 		return nil
 	})
-	return said, err
+	if err != nil {
+		return "", err
+	}
+	return <-said, nil
 }
 
 // within runs f on a thread in a network namespace: what f starts is in it too.
