@@ -389,6 +389,7 @@ func TestErrorsOfSets(t *testing.T) {
 		want string
 	}{
 		{unix.EPERM, "CAP_NET_ADMIN"},
+		{unix.ENOENT, "apply the ruleset again"},
 		{unix.EINVAL, "the kernel has no ipset: load or install the module ip_set"},
 		{nl.IPSetError(nl.IPSET_ERR_FIND_TYPE), "ip_set_hash_ip and ip_set_hash_net"},
 		{nl.IPSetError(nl.IPSET_ERR_TYPE_SPECIFIC), "the set is full, it takes 1048576 doors"},
@@ -476,6 +477,29 @@ func TestManyServices(t *testing.T) {
 		}
 		must(t, b.Down())
 	}
+}
+
+// TestSetsGone: another program flushes the rules and destroys all sets.
+func TestSetsGone(t *testing.T) {
+	l := firewalltest.NewLab(t)
+	b := connect(t, l, "legacy")
+	must(t, b.Apply(rules(), nil))
+	for _, f := range b.families {
+		old, err := f.survey()
+		must(t, err)
+		must(t, f.remove(old))
+	}
+	names, err := b.sets.names()
+	must(t, err)
+	for _, name := range names {
+		must(t, b.sets.destroy(name))
+	}
+	for i, err := range []error{b.Open(door("ssh", "10.0.0.1/32", 60)), b.Shut(door("ssh", "10.0.0.1/32", 60))} {
+		if err == nil || !strings.Contains(err.Error(), "apply the ruleset again") {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	must(t, b.Apply(rules(), []firewall.Door{door("ssh", "10.0.0.1/32", 60)}))
 }
 
 func TestClosed(t *testing.T) {

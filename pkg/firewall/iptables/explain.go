@@ -46,6 +46,8 @@ func explain(err error) error {
 	case errors.Is(err, nl.IPSetError(nl.IPSET_ERR_FIND_TYPE)):
 		return fmt.Errorf("the kernel has no sets of that type: load or install the modules ip_set_hash_ip and ip_set_hash_net "+
 			"(OpenWrt: kmod-ipt-ipset): %w", err)
+	case isErrno && number == unix.ENOENT:
+		return fmt.Errorf("a set of spad's is gone, another program removed it: apply the ruleset again: %w", err)
 	case isErrno && (number == unix.EINVAL || number == unix.EOPNOTSUPP || number == unix.EPROTONOSUPPORT):
 		return fmt.Errorf("the kernel has no ipset: load or install the module ip_set (OpenWrt: kmod-ipt-ipset), or choose another firewall: %w", err)
 	case errors.Is(err, nl.IPSetError(nl.IPSET_ERR_TYPE_SPECIFIC)):
