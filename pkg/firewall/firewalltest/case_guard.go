@@ -1,6 +1,7 @@
 package firewalltest
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -98,25 +99,49 @@ func testOwnTraffic(t *testing.T, f Factory) {
 	}
 	// The router's own connections, from and to the very ports that are guarded.
 	const port = 40080
-	s.rules.Services = []firewall.Service{{Name: "high", Cut: true, Open: []firewall.Ports{
-		{Proto: firewall.TCP, First: 30000, Last: 65000}, {Proto: firewall.UDP, First: 30000, Last: 65000},
-	}}}
 	s.rules.KnockPort = 0
-	s.must(s.Apply(s.rules, nil))
-	for i, proto := range []firewall.Proto{firewall.TCP, firewall.UDP} {
+	for _, proto := range []firewall.Proto{firewall.TCP, firewall.UDP} {
 		s.Stranger.Serve(t, proto, port, tagOther)
-		for _, v6 := range s.families() {
-			from := netip.AddrPortFrom(s.Router.Addr(v6), uint16(40000+i))
-			c, err := s.Router.Call(from, proto, s.Stranger.At(v6, port), longEnough)
-			if err == nil {
-				err = c.Ping(tagOther, longEnough)
+	}
+	from := uint16(40000)
+	for _, guard := range []firewall.Guard{firewall.GuardDrop, firewall.GuardReject} {
+		for _, forward := range []bool{false, true} {
+			s.rules.Services = nil
+			for i, proto := range []firewall.Proto{firewall.TCP, firewall.UDP} {
+				service := firewall.Service{Name: "high-" + proto.String(), Cut: true, Guard: guard}
+				if forward {
+					service.Forward = &firewall.Forward{
+						Port: firewall.Ports{Proto: proto, First: from + uint16(i), Last: from + uint16(i)},
+						To4:  netip.AddrPortFrom(s.LANHost.IP4, port), To6: netip.AddrPortFrom(s.LANHost.IP6, port),
+					}
+				} else {
+					service.Open = []firewall.Ports{{Proto: proto, First: 30000, Last: 65000}}
+				}
+				s.rules.Services = append(s.rules.Services, service)
 			}
-			if err == nil {
-				err = c.Stream()
+			s.must(s.Apply(s.rules, nil))
+			for i, proto := range []firewall.Proto{firewall.TCP, firewall.UDP} {
+				s.callsOut(from+uint16(i), proto, port, fmt.Sprintf("guard %v, forward %v", guard, forward))
 			}
-			if err != nil {
-				t.Errorf("%v from a guarded port of the router, v6 %v: %v", proto, v6, err)
-			}
+			from += 2
+		}
+	}
+}
+
+// callsOut fails the test unless the router can talk to the stranger from one of its ports.
+func (s *scene) callsOut(from uint16, proto firewall.Proto, to uint16, when string) {
+	s.Helper()
+	for _, v6 := range s.families() {
+		c, err := s.Router.Call(netip.AddrPortFrom(s.Router.Addr(v6), from), proto, s.Stranger.At(v6, to), longEnough)
+		if err == nil {
+			s.Cleanup(func() { _ = c.Close() })
+			err = c.Ping(tagOther, longEnough)
+		}
+		if err == nil {
+			err = c.Stream()
+		}
+		if err != nil {
+			s.Errorf("%s: %v from a guarded port of the router, v6 %v: %v", when, proto, v6, err)
 		}
 	}
 }
