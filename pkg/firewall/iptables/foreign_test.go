@@ -1,9 +1,12 @@
 package iptables
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
+	"spad/pkg/firewall"
 	"spad/pkg/firewall/firewalltest"
 )
 
@@ -34,6 +37,49 @@ func TestForeignMention(t *testing.T) {
 			if left := run("-t", "mangle", "-S", "PREROUTING"); left != "-P PREROUTING ACCEPT\n"+foreign {
 				t.Errorf("was:\n%sis:\n%s", foreign, left)
 			}
+		})
+	}
+}
+
+// TestMarkOverwritten: behind our rule in mangle others set a whole mark, and they let in what has ours. The first packet of
+// a connection has it again from nat; later ones they accept because it is established.
+func TestMarkOverwritten(t *testing.T) {
+	const tag, patience = 'm', 5 * time.Second
+	l := firewalltest.NewLab(t)
+	for i, variant := range []string{"nft", "legacy"} {
+		t.Run(variant, func(t *testing.T) {
+			port := uint16(2001 + 10*i)
+			r := firewall.Ruleset{Mark: 1 << 20, KnockPort: port + 1, Services: []firewall.Service{
+				{Name: "open", Open: []firewall.Ports{{Proto: firewall.TCP, First: port, Last: port}}},
+				{Name: "forward", Forward: &firewall.Forward{
+					Port: firewall.Ports{Proto: firewall.TCP, First: port + 2, Last: port + 2}, To4: netip.AddrPortFrom(l.LANHost.IP4, port),
+				}},
+			}}
+			l.Router.Serve(t, firewall.TCP, port, tag)
+			l.Router.Serve(t, firewall.UDP, port+1, tag)
+			l.LANHost.Serve(t, firewall.TCP, port, tag)
+			b := connect(t, l, variant)
+			from := netip.PrefixFrom(l.Laptop.IP4, 32)
+			must(t, b.Apply(r, []firewall.Door{{Service: "open", Source: from, TTL: time.Hour}, {Service: "forward", Source: from, TTL: time.Hour}}))
+			rules := "*mangle\n-A PREROUTING -j MARK --set-xmark 0x5/0xffffffff\nCOMMIT\n*filter\n"
+			for _, chain := range []string{"INPUT", "FORWARD"} {
+				for _, rule := range []string{"-m conntrack --ctstate ESTABLISHED -j ACCEPT", "-m mark --mark 0x100005 -j ACCEPT", "-j DROP"} {
+					rules += "-A " + chain + " " + rule + "\n"
+				}
+			}
+			must(t, b.families[0].table.restore(rules+"COMMIT\n"))
+			t.Cleanup(func() { must(t, b.families[0].table.restore(strings.ReplaceAll(rules, "-A ", "-D ")+"COMMIT\n")) })
+			for to, proto := range map[uint16]firewall.Proto{port: firewall.TCP, port + 1: firewall.UDP, port + 2: firewall.TCP} {
+				c, err := l.Laptop.Call(netip.AddrPort{}, proto, l.Router.At(false, to), patience)
+				if err == nil {
+					defer c.Close()
+					err = c.Ping(tag, patience)
+				}
+				if err != nil {
+					t.Errorf("%v/%d: %v", proto, to, err)
+				}
+			}
+			must(t, b.Down())
 		})
 	}
 }
