@@ -49,9 +49,9 @@ func testKeep(t *testing.T, f Factory) {
 	})
 }
 
-func testCut(t *testing.T, f Factory, loose string) {
+func testCut(t *testing.T, f Factory, guard firewall.Guard, loose string) {
 	const ttl = time.Second
-	s := newScene(t, f, cut)
+	s := newScene(t, f, func(s *firewall.Service) { s.Guard, s.Cut = guard, true })
 	s.must(s.Router.Sysctl("net/netfilter/nf_conntrack_tcp_loose", loose))
 	second := s.AddHost("second", s.Internet, "203.0.113.11", "2001:db8:11::11")
 	s.must(s.Open(append(s.doors(s.Laptop, time.Hour), s.doors(second, time.Hour)...)...))

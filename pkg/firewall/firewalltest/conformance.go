@@ -3,6 +3,8 @@ package firewalltest
 import (
 	"testing"
 	"testing/synctest"
+
+	"spad/pkg/firewall"
 )
 
 // Conformance proves that a backend does what firewall.Backend promises, with real traffic. Every backend passes it: a
@@ -58,8 +60,9 @@ var conformance = []struct {
 	{"renewal shortens and lengthens", testRenewedTime, answers},
 	{"shut at once", testShut, answers},
 	{"keep lets connections live", testKeep, packets},
-	{"cut ends connections, loose tracking off", func(t *testing.T, f Factory) { testCut(t, f, "0") }, packets},
-	{"cut ends connections, loose tracking on", func(t *testing.T, f Factory) { testCut(t, f, "1") }, packets},
+	{"cut ends connections, loose tracking off", func(t *testing.T, f Factory) { testCut(t, f, firewall.GuardDrop, "0") }, packets},
+	{"cut ends connections, loose tracking on", func(t *testing.T, f Factory) { testCut(t, f, firewall.GuardDrop, "1") }, packets},
+	{"cut ends connections, guard reject", func(t *testing.T, f Factory) { testCut(t, f, firewall.GuardReject, "1") }, packets},
 	{"cut without a guard spares others", testCutOff, packets},
 	{"guard drop hides broadcast and multicast too", testMulticast, packets},
 	{"guard hides every address of the router", testAddresses, packets},

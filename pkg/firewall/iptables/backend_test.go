@@ -103,7 +103,7 @@ func TestApplyFailsAtEveryStep(t *testing.T) {
 }
 
 // TestCrashAtEveryStep: the process is gone between two steps and undoes nothing. Both guards hold or one of them, new doors
-// are shut while the old one does, and the next process puts it right.
+// are shut while the old one does, old doors while the new one does, and the next process puts it right.
 func TestCrashAtEveryStep(t *testing.T) {
 	next := []firewall.Door{door("ssh", "10.0.0.1/32", 90), door("new", "10.0.0.2/32", 60)}
 	changing := regexp.MustCompile(`spad\.\d+|/\d+s`)
@@ -125,6 +125,9 @@ func TestCrashAtEveryStep(t *testing.T) {
 			}
 			if strings.Contains(guards, "-j spad.0-guard") && strings.Contains(k.String(), "10.0.0.2/32") {
 				t.Errorf("step %d: a new door is open before the old rules are gone", step)
+			}
+			if strings.Contains(guards, "-j spad.1-guard") && len(k.boxes["spad4-nas"].entries) > 0 {
+				t.Errorf("step %d: an old door is open under the new rules", step)
 			}
 		}
 		must(t, k.backend().Apply(fewer(), next))

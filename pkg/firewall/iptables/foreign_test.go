@@ -83,3 +83,59 @@ func TestMarkOverwritten(t *testing.T) {
 		})
 	}
 }
+
+// TestForeignDNAT: others accept everything, and translate every port to a host, as Docker does with those that are
+// published. Their rules are behind ours, also those that were there first: they get what came by a door, and nothing else.
+func TestForeignDNAT(t *testing.T) {
+	const tag, port, patience, enough = 'd', 2001, 5 * time.Second, 300 * time.Millisecond
+	l := firewalltest.NewLab(t)
+	l.LANHost.Serve(t, firewall.TCP, port, tag)
+	ports := func(n uint16) firewall.Ports { return firewall.Ports{Proto: firewall.TCP, First: n, Last: n} }
+	other := netip.AddrPortFrom(l.LANHost.IP4, port+100) // nobody is there
+	r := firewall.Ruleset{Mark: 1, AlwaysAllow: []netip.Prefix{netip.PrefixFrom(l.Laptop.IP4, 32)}, Services: []firewall.Service{
+		{Name: "drop", Open: []firewall.Ports{ports(2001)}},
+		{Name: "reject", Open: []firewall.Ports{ports(2002)}, Guard: firewall.GuardReject},
+		{Name: "elsewhere", Forward: &firewall.Forward{Port: ports(2003), To4: other}, Guard: firewall.GuardReject},
+		{Name: "other-family", Forward: &firewall.Forward{Port: ports(2004), To6: netip.MustParseAddrPort("[fd00::1]:1")}},
+	}}
+	for _, variant := range []string{"nft", "legacy"} {
+		t.Run(variant, func(t *testing.T) {
+			b := connect(t, l, variant)
+			rules := "*mangle\n-A PREROUTING -j ACCEPT\nCOMMIT\n*filter\n-A INPUT -j ACCEPT\nCOMMIT\n*nat\n" +
+				"-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j DNAT --to-destination " + netip.AddrPortFrom(l.LANHost.IP4, port).String() +
+				"\nCOMMIT\n"
+			must(t, b.families[0].table.restore(rules))
+			must(t, b.Apply(r, nil))
+			for _, c := range []struct {
+				from *firewalltest.Host
+				port uint16
+				open bool
+			}{
+				{l.Laptop, 2001, true},
+				{l.Laptop, 2002, true},
+				{l.Laptop, 2003, false},
+				{l.Laptop, 2004, false},
+				{l.Stranger, 2001, false},
+				{l.Stranger, 2002, false},
+				{l.Stranger, 2003, false},
+				{l.Stranger, 2004, false},
+				{l.Stranger, 2005, true}, // nobody's: the test's rule works
+			} {
+				timeout := enough
+				if c.open {
+					timeout = patience
+				}
+				call, err := c.from.Call(netip.AddrPort{}, firewall.TCP, l.Router.At(false, c.port), timeout)
+				if err == nil {
+					err = call.Ping(tag, timeout)
+					_ = call.Close()
+				}
+				if (err == nil) != c.open {
+					t.Errorf("the %s to port %d: %v", c.from.Name, c.port, err)
+				}
+			}
+			must(t, b.families[0].table.restore(strings.ReplaceAll(rules, "-A ", "-D ")))
+			must(t, b.Down())
+		})
+	}
+}
