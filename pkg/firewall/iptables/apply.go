@@ -48,7 +48,7 @@ func (b *Backend) apply(r firewall.Ruleset, doors []firewall.Door) error {
 	}
 	for i, f := range b.families {
 		if err := f.remove(old[i]); err != nil {
-			return fmt.Errorf("the new rules hold, the old ones do as well: %w", explain(err))
+			return fmt.Errorf("the new rules hold, the old ones are not all gone: %w", explain(err))
 		}
 	}
 	b.rules = &r
@@ -224,7 +224,10 @@ func (f family) remove(old found) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	return f.table.restore(b.String())
+	if err := f.table.restore(b.String()); err != nil {
+		return fmt.Errorf("removing chains of spad's: if a rule of somebody else's leads to one, take it away (%s -S shows it): %w", f.table, err)
+	}
+	return nil
 }
 
 // owners returns whose the sets are, as the chain "names" says.

@@ -139,3 +139,28 @@ func TestForeignDNAT(t *testing.T) {
 		})
 	}
 }
+
+// TestForeignChain: a chain of somebody else's leads to one of ours, which can't be removed then. The new rules hold all the
+// same, and once it is gone so is all that was left.
+func TestForeignChain(t *testing.T) {
+	l := firewalltest.NewLab(t)
+	for _, variant := range []string{"nft", "legacy"} {
+		t.Run(variant, func(t *testing.T) {
+			b := connect(t, l, variant)
+			must(t, b.Apply(rules(), nil))
+			v4 := b.families[0].table
+			must(t, v4.restore("*mangle\n:theirs - [0:0]\n-A theirs -j spad.0-guard\nCOMMIT\n"))
+			for _, err := range []error{b.Apply(rules(), nil), b.Down()} {
+				if err == nil || !strings.Contains(err.Error(), "if a rule of somebody else's leads to one, take it away") {
+					t.Errorf("a chain that is in use: %v", err)
+				}
+			}
+			must(t, v4.restore("*mangle\n-F theirs\n-X theirs\nCOMMIT\n"))
+			must(t, b.Down())
+			old, err := b.families[0].survey()
+			if err != nil || len(old.chains) != 0 {
+				t.Errorf("left: %v, %v", old.chains, err)
+			}
+		})
+	}
+}
