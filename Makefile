@@ -13,13 +13,14 @@ TAGS    := urfave_cli_no_docs
 BUILD   := $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '-s -w -X main.version=$(VERSION)'
 TEST    := $(GO) test -buildvcs=false -tags $(TAGS)
 TOOL    := $(GO) tool -modfile=contrib/tools/go.mod
+TOOLS   := go cc ip nft iptables-nft ufw unshare # what the tests run
 SCRIPTS := contrib/setup.sh contrib/figures.sh .ci/run $(wildcard contrib/cross/*.sh contrib/demo/*.sh)
 
 FUZZTIME  ?= 5s
 BENCHTIME ?= 1s
 
 .DEFAULT_GOAL := help
-.PHONY: help build install test check cross demo fuzz bench figures clean go-ready
+.PHONY: help build install test doors check cross demo fuzz bench figures clean go-ready
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,8 +34,14 @@ install: build ## copy them to DESTDIR/PREFIX (PREFIX is /usr/local)
 	install -m 0755 bin/knock '$(DESTDIR)$(PREFIX)/bin/knock'
 
 test: ## every test, with the race detector
-	@GO='$(GO)' contrib/setup.sh go cc ip nft iptables-nft unshare
+	@GO='$(GO)' contrib/setup.sh $(TOOLS)
 	CGO_ENABLED=1 $(TEST) -race ./...
+
+doors: ## doors beside fw4, ufw, firewalld, Docker, iptables, nftables: a table of what opened and what shut
+	@GO='$(GO)' contrib/setup.sh $(TOOLS)
+	@table=$$(mktemp) && trap 'rm -f "$$table"' EXIT && code=0 && \
+	{ CGO_ENABLED=1 DOORS_TABLE=$$table $(TEST) -race -count=1 -run '^TestDoors' ./pkg/daemon || code=$$?; } && \
+	cat "$$table" && exit $$code
 
 check: go-ready ## formatting, vet, staticcheck, shell scripts, house rules, other systems
 	@bad=$$($(TOOL) gofumpt -l .); [ -z "$$bad" ] || { printf 'not formatted, mend with: %s gofumpt -w .\n%s\n' '$(TOOL)' "$$bad" >&2; exit 1; }

@@ -21,7 +21,16 @@ import (
 	"spad/pkg/wire"
 )
 
-func TestMain(m *testing.M) { os.Exit(firewalltest.Main(m)) }
+func TestMain(m *testing.M) {
+	code := firewalltest.Main(m)
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
+// built is the folder of the binaries, once they are made.
+var built string
 
 // binaries builds the real spad and knock once, with the race detector if the tests have it.
 var binaries = sync.OnceValues(func() (string, error) {
@@ -29,6 +38,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	args := []string{"build", "-buildvcs=false", "-tags", "urfave_cli_no_docs", "-o", dir + "/"}
 	if raceDetector {
 		args = append(args, "-race")
@@ -46,9 +56,12 @@ type rig struct {
 	t      *testing.T
 	bin    string
 	dir    string
+	host   string // what invites name
 	port   uint16
 	daemon *exec.Cmd
 	log    *lockedBuffer
+
+	container *firewalltest.Host // behind Docker's bridge; nil for most tests
 }
 
 const knockPort = 41372
@@ -70,12 +83,21 @@ services = ["nas"]
 func newRig(t *testing.T, config string) *rig {
 	t.Helper()
 	t.Parallel()
+	r := newBareRig(t, config)
+	r.serve(r.Router, "8080", "router")
+	r.serve(r.LANHost, "80", "lan host")
+	return r
+}
+
+// newBareRig is newRig without servers, and leaves it to the test what runs beside it.
+func newBareRig(t *testing.T, config string) *rig {
+	t.Helper()
 	lab := firewalltest.NewLab(t)
 	bin, err := binaries()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{Lab: lab, t: t, bin: bin, dir: t.TempDir(), port: knockPort, log: &lockedBuffer{}}
+	r := &rig{Lab: lab, t: t, bin: bin, dir: t.TempDir(), host: lab.Router.IP4.String(), port: knockPort, log: &lockedBuffer{}}
 	secret, err := keys.GenerateRouter(rand.Reader)
 	if err == nil {
 		err = keys.WriteRouterFile(filepath.Join(r.dir, "router.key"), secret)
@@ -84,15 +106,13 @@ func newRig(t *testing.T, config string) *rig {
 		t.Fatal(err)
 	}
 	r.configure(config)
-	r.serve(r.Router, "8080", "router")
-	r.serve(r.LANHost, "80", "lan host")
 	return r
 }
 
 // configure writes the configuration.
 func (r *rig) configure(services string) {
 	r.t.Helper()
-	text := fmt.Sprintf("listen = \":%d\"\nhostname = %q\nexternal = \"%s:%d\"\n%s", r.port, "router.test", r.Router.IP4, r.port, services)
+	text := fmt.Sprintf("listen = \":%d\"\nhostname = %q\nexternal = \"%s:%d\"\n%s", r.port, "router.test", r.host, r.port, services)
 	if err := os.WriteFile(filepath.Join(r.dir, "spad.toml"), []byte(text), 0o600); err != nil {
 		r.t.Fatal(err)
 	}

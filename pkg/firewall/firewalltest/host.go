@@ -259,6 +259,10 @@ func (h *Host) Addr(v6 bool) netip.Addr {
 	return h.IP4
 }
 
+// Links returns the names of the host's link to the one it hangs from, and of the other end of it, there: a firewall
+// names its own ends.
+func (h *Host) Links() (up, down string) { return h.up, h.down }
+
 // HasIPv6 reports whether the kernel speaks IPv6 at all.
 func (h *Host) HasIPv6() bool {
 	_, err := os.Stat("/proc/sys/net/ipv6")
