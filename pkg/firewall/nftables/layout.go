@@ -36,10 +36,13 @@ type base struct {
 // The guard stands after mangle, where others set and restore whole marks, and before destination NAT, where packets
 // still have the ports they came for. It drops before conntrack confirms an entry, so a UDP client that was too early
 // leaves none behind that would keep the later packets of its flow from being forwarded.
+//
+// The cut stands after source NAT (100), where an answer has the address again that the client asked, whoever translated
+// it: one of ours if it asked us, be the server here, behind our own dnat, or in a container behind Docker's.
 var bases = map[string]base{
 	guardChain: {hook{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, -110}, "who has no door gets no further"},
 	dnatChain:  {hook{nftables.ChainTypeNAT, *nftables.ChainHookPrerouting, -101}, "doors to hosts behind the router"},
-	cutChain:   {hook{nftables.ChainTypeFilter, *nftables.ChainHookPostrouting, -10}, "no answer to who has no door any more"},
+	cutChain:   {hook{nftables.ChainTypeFilter, *nftables.ChainHookPostrouting, 150}, "no answer to who has no door any more"},
 }
 
 // generation is what the names of one Apply's chains and sets end with, but for the base chains: nothing, or .1 and so on.
@@ -271,8 +274,8 @@ func (l layout) cutStage() {
 	}
 }
 
-// cut writes one service's chain for the way back; the way here ends in the guard. A host's own connection to the same
-// port of somebody else is neither from us nor translated to our target.
+// cut writes one service's chain for the way back; the way here ends in the guard. Answers to a connection to the same
+// port of somebody else are not from us, even if another program has led it elsewhere.
 func (l layout) cut(chain string, s firewall.Service) {
 	for _, from := range l.permitted(s, originallyFromSet) {
 		l.addRule(chain, rule(from, accept)...)
@@ -285,11 +288,6 @@ func (l layout) cut(chain string, s firewall.Service) {
 		l.addRule(chain, rule(resetting(), fromOurs(), accept)...) // the answer of a closed port, or the end of a connection
 	}
 	l.addRule(chain, rule(fromOurs(), drop)...)
-	if s.Forward != nil {
-		for _, to := range s.Forward.Targets() {
-			l.addRule(chain, rule(translated(), fromAddr(to.Addr()), fromPort(s.Forward.Port.Proto, to.Port()), drop)...)
-		}
-	}
 }
 
 var families = []bool{false, true} // v6

@@ -53,15 +53,6 @@ func established() []part {
 	}
 }
 
-// ct status dnat
-func translated() []part {
-	const dnat = 1 << 5 // IPS_DST_NAT
-	return []part{
-		express(&expr.Ct{Key: expr.CtKeySTATUS, Register: 1}), mask(native.PutUint32(dnat)),
-		compare(expr.CmpOpNeq, native.PutUint32(0)),
-	}
-}
-
 // fib daddr type unicast: the packet is for another host, and only passes.
 func passing() []part {
 	return []part{
@@ -94,11 +85,6 @@ func proto(p firewall.Proto) []part {
 // tcp dport vmap @name
 func byPort(p firewall.Proto, name string) []part {
 	return append(proto(p), transport(2), dispatch(name))
-}
-
-// tcp sport N
-func fromPort(p firewall.Proto, port uint16) []part {
-	return append(proto(p), transport(0), compare(expr.CmpOpEq, binaryutil.BigEndian.PutUint16(port)))
 }
 
 // tcp flags rst
@@ -157,17 +143,6 @@ func ctOriginal(key uint32) part {
 			text(unix.NFTA_EXPR_NAME, "ct"), {Type: unix.NFTA_EXPR_DATA | unix.NLA_F_NESTED, Data: data},
 		})
 	}
-}
-
-// ip saddr A, ip6 saddr A
-func fromAddr(a netip.Addr) []part {
-	parts := ipFamily(a.Is6())
-	if a.Is6() {
-		parts = append(parts, network(8, 16))
-	} else {
-		parts = append(parts, network(12, 4))
-	}
-	return append(parts, compare(expr.CmpOpEq, a.AsSlice()))
 }
 
 func ipFamily(v6 bool) []part {

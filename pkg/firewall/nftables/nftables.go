@@ -7,7 +7,7 @@
 //	                                       established (unless cut): permit; otherwise drop, reject or on
 //	                           permit: set the mark bit, on
 //	prerouting -101  dstnat  new connections, by port ---------------------------------> dstnat_NAME
-//	postrouting -10  cut     replies, by the port that the client used ----------------> cut_NAME
+//	postrouting 150  cut     replies, by the port that the client used ----------------> cut_NAME
 //
 // Doors are elements with a timeout in the sets from4_NAME and from6_NAME; the kernel ends them by itself. The cost per
 // packet depends neither on the number of doors nor on that of services, but for services with ranges of ports: there it
