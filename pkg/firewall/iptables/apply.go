@@ -224,10 +224,7 @@ func (f family) remove(old found) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	if err := f.table.restore(b.String()); err != nil {
-		return fmt.Errorf("removing chains of spad's: if a rule of somebody else's leads to one, take it away (%s -S shows it): %w", f.table, err)
-	}
-	return nil
+	return f.table.restore(b.String())
 }
 
 // owners returns whose the sets are, as the chain "names" says.
