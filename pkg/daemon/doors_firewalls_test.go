@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,6 +17,8 @@ type besides struct {
 	probe      func(*rig) // skips the test where the kernel can't
 	load       func(*rig) // as its own program does it
 	allow      func(*rig) // the one static line; nil: it needs none
+	clear      func(*rig) // goes before load and allow when it is loaded again; nil: they replace what is there
+	reload     func(*rig) // instead, if its program has a word for it
 	dropped    string     // the kind of doors that don't open without that line: own, lan, or both
 	published, // Docker has published the router's ports: a container answers there
 	inTheOpen, // without spad, everybody reaches the router's ports
@@ -24,7 +27,7 @@ type besides struct {
 }
 
 var firewalls = []besides{
-	{name: "none", load: func(*rig) {}, inTheOpen: true, routed: true},
+	{name: "none", load: func(*rig) {}, clear: flushAll, inTheOpen: true, routed: true},
 	{
 		name: "fw4", programs: []string{"nft"}, dropped: "both",
 		load:  func(r *rig) { r.nft(r.fw4(nil)) },
@@ -53,6 +56,7 @@ var firewalls = []besides{
 			}
 			r.ufw("ufw reload")
 		},
+		reload: func(r *rig) { r.ufw("ufw reload") },
 	},
 	{
 		// Nothing of firewalld's matches a mark, and what is translated it lets pass: it needs the ports, as
@@ -64,6 +68,7 @@ var firewalls = []besides{
 				r.nft("add rule inet firewalld filter_IN_public_allow " + port + " accept")
 			}
 		},
+		clear: func(r *rig) { r.nft("delete table inet firewalld") },
 	},
 	{
 		// It drops answers too that are not for its own bridges, so it takes the line that every other firewall has.
@@ -78,7 +83,8 @@ var firewalls = []besides{
 	},
 	{
 		name: "docker nftables", programs: []string{"nft"}, published: true, inTheOpen: true, routed: true,
-		load: func(r *rig) { r.nft(r.ruleset("docker.nft")) },
+		load:  func(r *rig) { r.nft(r.ruleset("docker.nft")) },
+		clear: flushAll,
 	},
 	plainIptables("iptables-nft", "iptables-nft", "ip6tables-nft"),
 	plainIptables("iptables-legacy", "iptables-legacy", "ip6tables-legacy"),
@@ -90,7 +96,33 @@ var firewalls = []besides{
 				r.tool("", "sh", "-c", line)
 			}
 		},
+		clear: flushAll, // its configuration begins so
 	},
+}
+
+// again loads the firewall once more, while doors are open.
+func (b besides) again(r *rig) {
+	if b.reload != nil {
+		b.reload(r)
+		return
+	}
+	if b.clear != nil {
+		b.clear(r)
+	}
+	b.load(r)
+	if b.allow != nil {
+		b.allow(r)
+	}
+}
+
+// flushAll is what somebody does who starts afresh, with every tool.
+func flushAll(r *rig) {
+	r.nft("flush ruleset")
+	for _, program := range []string{"iptables-legacy", "ip6tables-legacy"} {
+		if _, err := exec.LookPath(program); err == nil {
+			r.restore(program, "*filter\nCOMMIT\n*nat\nCOMMIT\n*mangle\nCOMMIT\n")
+		}
+	}
 }
 
 func plainIptables(name string, programs ...string) besides {

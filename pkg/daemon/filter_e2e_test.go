@@ -2,7 +2,6 @@ package daemon_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,24 +17,11 @@ var filters = map[string]string{
 	"iptables legacy": "firewall = \"iptables\"\niptables = \"legacy\"\n",
 }
 
-// needs skips a test where a command is missing, and fails it with CI=true.
-func needs(t *testing.T, commands ...string) {
-	t.Helper()
-	for _, c := range commands {
-		if _, err := exec.LookPath(c); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
-}
-
 // The main job, and the kernel's, on every packet filter.
 func TestEveryFilter(t *testing.T) {
 	for name, lines := range filters {
 		t.Run(name, func(t *testing.T) {
-			needs(t, "iptables-nft", "iptables-legacy")
+			lacks(t, "iptables-nft", "iptables-legacy")
 			r := newRig(t, lines+services)
 			r.start()
 			if status := r.must("status"); !strings.Contains(status, name) {
@@ -70,7 +56,7 @@ func TestEveryFilter(t *testing.T) {
 
 // A configuration that names another packet filter takes the doors over, and leaves nothing in the one before.
 func TestChangeOfFilter(t *testing.T) {
-	needs(t, "iptables-nft", "iptables-legacy", "nft")
+	lacks(t, "iptables-nft", "iptables-legacy", "nft")
 	r := newRig(t, services)
 	order := []string{"nftables", "iptables legacy", "iptables nft", "nftables"}
 	left := map[string]string{"nftables": "nft list tables", "iptables nft": "iptables-nft-save", "iptables legacy": "iptables-legacy-save"}

@@ -16,7 +16,7 @@ func TestHealing(t *testing.T) {
 	}
 	for name, lines := range filters {
 		t.Run(name, func(t *testing.T) {
-			needs(t, "iptables-nft", "iptables-legacy", "nft")
+			lacks(t, "iptables-nft", "iptables-legacy", "nft")
 			r := newRig(t, lines+services)
 			r.start()
 			r.enrol(r.Laptop, "web,nas")
