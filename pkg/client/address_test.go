@@ -132,6 +132,28 @@ func TestDeclared(t *testing.T) {
 	}
 }
 
+// TestNoAnswerAboutNAT64: a name server that drops the question must not keep the door of the second family shut.
+func TestNoAnswerAboutNAT64(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		s.world.late = map[string]time.Duration{"ipv4only.arpa.": time.Hour}
+		out, took := s.open(t, nil, "nas")
+		if out[0].Err() != nil || took > time.Second {
+			t.Fatalf("%+v after %v", out, took)
+		}
+		time.Sleep(time.Second) // the packet is on its way
+		six := 0
+		for _, a := range s.router.arrivals() {
+			if a.Address == here6 {
+				six++
+			}
+		}
+		if six == 0 {
+			t.Error("no packet left over IPv6")
+		}
+	})
+}
+
 func TestMismatchDropsNoAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)

@@ -32,7 +32,7 @@ func TestWays(t *testing.T) {
 		"mapped literal":       {addr: "[::ffff:198.51.100.1]:41372", families: []Family{IPv4}, took: rtt},
 		"name without IPv6":    {edit: func(n *fakeNetwork) { n.names["home.example.net"] = []netip.Addr{home4} }, families: []Family{IPv4, IPv6}, took: rtt},
 		"no route over IPv6":   {edit: func(n *fakeNetwork) { n.paths[home6].noDial = down }, families: []Family{IPv4, IPv6}, took: rtt},
-		"IPv6 look-up hangs":   {edit: func(n *fakeNetwork) { n.slow[IPv6] = time.Hour }, families: []Family{IPv4}, took: rtt + otherFamily},
+		"IPv6 look-up hangs":   {edit: func(n *fakeNetwork) { n.slow[IPv6] = time.Hour }, families: []Family{IPv4}, took: rtt + bothFamilies.departure},
 		"IPv6 look-up is slow": {edit: func(n *fakeNetwork) { n.slow[IPv6] = 3 * rtt }, families: []Family{IPv4, IPv6}, took: 4 * rtt},
 		"no such name": {
 			edit: func(n *fakeNetwork) { n.names = nil },

@@ -16,11 +16,11 @@ type patience struct {
 // other answer is due after about the same time; twice that and 50 ms for a slower line
 // miss few. A quarter second (the delay of RFC 8305, section 8) is the most that anyone
 // should wait for a family that may be dead. What is missed is the report only: that
-// the packet leaves, although the name server was slow with that family, is waited for
-// as long as that, so that the door opens in both.
+// the packet leaves, although the name server was slow with that family, or says
+// nothing about NAT64, is waited for longer, so that the door opens in both.
 var bothFamilies = patience{
 	answer:    func(rtt time.Duration) time.Duration { return min(2*rtt+50*time.Millisecond, otherFamily) },
-	departure: otherFamily,
+	departure: nat64Patience + 50*time.Millisecond,
 }
 
 const otherFamily = 250 * time.Millisecond
