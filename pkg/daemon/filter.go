@@ -125,19 +125,21 @@ func Down(stateDir string, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	unsure := len(held) == 0 && cfg == nil
 	switch {
-	case len(held) > 0:
-	case cfg != nil:
+	case unsure:
+		held = []filter{onNFTables, onIPTables + " nft", onIPTables + " legacy"}
+	case len(held) == 0:
 		held = []filter{filterOf(cfg)}
-	default:
-		held = []filter{onNFTables}
 	}
 	if err := session.Forget(SessionsFile(stateDir)); err != nil {
 		return err
 	}
 	var errs error
 	for _, f := range held {
-		if err := f.down(); err != nil {
+		if err := f.down(); unsure && f != onNFTables && err != nil {
+			continue // what can't be had here, as a rule, has no rules
+		} else if err != nil {
 			errs = errors.Join(errs, fmt.Errorf("%s: %w", f, err))
 		}
 	}

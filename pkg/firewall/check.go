@@ -33,8 +33,8 @@ func (r Ruleset) Check() error {
 		fail("mark %#x: want exactly one bit, as 0x100000", r.Mark)
 	}
 	for _, p := range r.AlwaysAllow {
-		if !canonical(p) {
-			fail("always_allow %v: want a network without host bits, as 192.168.1.0/24", p)
+		if !canonical(p) || p.Bits() == 0 { // ipset has no /0, and nothing would be hidden
+			fail("always_allow %v: want a network without host bits, and not everybody, as 192.168.1.0/24", p)
 		}
 	}
 	names := map[string]bool{}

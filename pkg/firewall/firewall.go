@@ -28,7 +28,7 @@ type Backend interface {
 	Apply(Ruleset, []Door) error
 
 	// Open opens doors, or renews in place those that are open: from now on each has its TTL left, more or less than
-	// before. It is an error before Apply, for a service that the ruleset lacks, and for a door that Check refuses.
+	// before. It names no door twice. It is an error before Apply, for a service that the ruleset lacks, and for a door that Check refuses.
 	Open(...Door) error
 
 	// Shut shuts doors at once; a door that is not open is no error. TTL is ignored. With Service.Cut the established

@@ -21,7 +21,7 @@ const healed = 5 * time.Second
 // Who watches puts it back, as the daemon does.
 func testHealing(t *testing.T, f Factory) {
 	s := newScene(t, f, nil)
-	s.requires("nft", "iptables-legacy", "ip6tables-legacy")
+	s.requires("nft", "iptables-nft", "iptables-legacy")
 	watcher, ok := s.Backend.(firewall.Watcher)
 	if !ok {
 		t.Fatal("the backend does not watch")
@@ -85,6 +85,11 @@ var vandals = []struct {
 			for _, table := range []string{"mangle", "nat", "filter"} {
 				s.command(program, "-t", table, "-F")
 			}
+		}
+	}},
+	{"a rule put before ours", true, func(s *scene) {
+		for _, program := range []string{"iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"} {
+			s.command(program, "-t", "mangle", "-I", "PREROUTING", "-j", "ACCEPT")
 		}
 	}},
 	{"one door taken out", false, func(s *scene) { s.tamper(false) }},
