@@ -119,9 +119,6 @@ func (s Service) check() []error {
 
 func (f Forward) check() []error {
 	var errs []error
-	if f.Port.First != f.Port.Last {
-		errs = append(errs, fmt.Errorf("forward from %v: want one port", f.Port))
-	}
 	if f.To4 == (netip.AddrPort{}) && f.To6 == (netip.AddrPort{}) {
 		errs = append(errs, errors.New("forward without a target"))
 	}
@@ -130,6 +127,14 @@ func (f Forward) check() []error {
 	}
 	if f.To6 != (netip.AddrPort{}) && (!f.To6.Addr().Is6() || f.To6.Addr().Is4In6() || f.To6.Addr().Zone() != "" || f.To6.Port() == 0) {
 		errs = append(errs, fmt.Errorf("forward to %v: want an IPv6 address without zone and a port", f.To6))
+	}
+	for _, to := range f.Targets() {
+		switch n := f.Port.Count(); {
+		case int(to.Port())+n-1 > 65535:
+			errs = append(errs, fmt.Errorf("forward of %d ports to %v: they would end behind port 65535", n, to))
+		case f.Shifts(to) && n > MaxShifted:
+			errs = append(errs, fmt.Errorf("forward of %d ports to other ports, from %d: want the same ports, or at most %d", n, to.Port(), MaxShifted))
+		}
 	}
 	return errs
 }

@@ -77,12 +77,23 @@ func (g Guard) String() string {
 	return "unknown"
 }
 
-// Forward is a destination NAT from one port of the router to a host behind it.
+// Forward is a destination NAT from ports of the router to a host behind it.
 type Forward struct {
-	Port Ports          // on the router; a single port
-	To4  netip.AddrPort // where IPv4 goes; the zero value: nowhere
-	To6  netip.AddrPort // where IPv6 goes; at least one of the two is set
+	Port Ports          // on the router
+	To4  netip.AddrPort // where the first port goes over IPv4, and the others behind it; the zero value: nowhere
+	To6  netip.AddrPort // likewise over IPv6; at least one of the two is set
 }
+
+// MaxShifted is how many ports a forward can have whose target has others: each is an entry in a table of nf_tables.
+const MaxShifted = 1024
+
+// At returns the ports of a target: as many as there are on the router.
+func (f Forward) At(to netip.AddrPort) Ports {
+	return Ports{f.Port.Proto, to.Port(), to.Port() + f.Port.Last - f.Port.First}
+}
+
+// Shifts reports whether the target's ports are others than the router's.
+func (f Forward) Shifts(to netip.AddrPort) bool { return to.Port() != f.Port.First }
 
 // Targets returns the targets that are set, IPv4 first.
 func (f Forward) Targets() []netip.AddrPort {
@@ -124,7 +135,7 @@ func (s Service) Bits6() int {
 	return s.IPv6Prefix
 }
 
-// Ports returns the public ports of the service: those it opens and the one it forwards.
+// Ports returns the public ports of the service: those it opens and those it forwards.
 func (s Service) Ports() []Ports {
 	all := append([]Ports(nil), s.Open...)
 	if s.Forward != nil {

@@ -84,6 +84,31 @@ func good(t *testing.T) firewall.Ruleset {
 	}
 }
 
+func forward(t *testing.T, port, to string) firewall.Forward {
+	return firewall.Forward{Port: ports(t, port), To4: netip.MustParseAddrPort(to)}
+}
+
+func TestForwardedPorts(t *testing.T) {
+	for _, c := range []struct {
+		port, to, want string
+		shifts         bool
+	}{
+		{"tcp/80", "192.168.1.50:80", "tcp/80", false},
+		{"tcp/7890", "192.168.1.50:80", "tcp/80", true},
+		{"udp/8000-8010", "192.168.1.50:9000", "udp/9000-9010", true},
+		{"tcp/2-65535", "192.168.1.50:2", "tcp/2-65535", false},
+		{"tcp/1-1024", "192.168.1.50:64512", "tcp/64512-65535", true},
+	} {
+		f := forward(t, c.port, c.to)
+		if got := f.At(f.To4); got != ports(t, c.want) || f.Shifts(f.To4) != c.shifts {
+			t.Errorf("%s to %s: at %v, shifts %v", c.port, c.to, got, f.Shifts(f.To4))
+		}
+		if err := (firewall.Ruleset{Mark: 1, Services: []firewall.Service{{Name: "nas", Forward: &f}}}).Check(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRulesetCheck(t *testing.T) {
 	if err := good(t).Check(); err != nil {
 		t.Fatal(err)
@@ -108,7 +133,8 @@ func TestRulesetCheck(t *testing.T) {
 		{"knock port", "the knock port", func(r *firewall.Ruleset) { r.Services[0].Open[0] = ports(t, "udp/41372") }},
 		{"guard", "unknown guard", func(r *firewall.Ruleset) { r.Services[0].Guard = 3 }},
 		{"prefix length", "prefix length 129", func(r *firewall.Ruleset) { r.Services[0].IPv6Prefix = 129 }},
-		{"forward range", "want one port", func(r *firewall.Ruleset) { r.Services[1].Forward.Port.Last++ }},
+		{"forward behind the last port", "65535", func(r *firewall.Ruleset) { *r.Services[1].Forward = forward(t, "tcp/1-3", "192.168.1.50:65534") }},
+		{"many ports shifted", "at most 1024", func(r *firewall.Ruleset) { *r.Services[1].Forward = forward(t, "tcp/1-1025", "192.168.1.50:2") }},
 		{"no target", "without a target", func(r *firewall.Ruleset) { r.Services[1].Forward.To4 = netip.AddrPort{} }},
 		{"target family", "IPv4 address", func(r *firewall.Ruleset) { r.Services[1].Forward.To4 = netip.MustParseAddrPort("[::1]:80") }},
 		{"target mapped", "IPv6 address", func(r *firewall.Ruleset) { r.Services[1].Forward.To6 = netip.MustParseAddrPort("[::ffff:1.2.3.4]:80") }},

@@ -85,6 +85,9 @@ func (p Ports) Overlaps(q Ports) bool {
 	return p.Proto == q.Proto && p.First <= q.Last && q.First <= p.Last
 }
 
+// Count returns how many ports there are.
+func (p Ports) Count() int { return int(p.Last) - int(p.First) + 1 }
+
 // Contains reports whether the port is one of p.
 func (p Ports) Contains(proto Proto, port uint16) bool {
 	return p.Proto == proto && p.First <= port && port <= p.Last

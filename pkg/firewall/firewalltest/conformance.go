@@ -75,6 +75,8 @@ var conformance = []struct {
 	{"the router's own traffic", testOwnTraffic, packets},
 	{"same port of another host", testOtherHost, packets},
 	{"port ranges", testRanges, answers},
+	{"forward of port ranges", testForwardRanges, answers},
+	{"cut ends connections to port ranges", testCutRanges, packets},
 	{"IPv6 prefix length", testPrefix, answers},
 	{"neighbours", testNeighbours, answers},
 	{"forward with one family", testOneFamily, answers},

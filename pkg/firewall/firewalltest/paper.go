@@ -86,7 +86,8 @@ func (p *paper) leads(w way, from netip.Addr) (socket, bool) {
 			}
 			if s.Forward != nil && ports == s.Forward.Port {
 				if to := target(*s.Forward, from); to.Addr() == p.lab.LANHost.Addr(w.v6) {
-					at = socket{p.lab.LANHost, firewall.Ports{Proto: w.proto, First: to.Port(), Last: to.Port()}}
+					port := to.Port() + w.port - ports.First
+					at = socket{p.lab.LANHost, firewall.Ports{Proto: w.proto, First: port, Last: port}}
 				}
 			}
 			return at, p.fake.IsOpen(s.Name, from)

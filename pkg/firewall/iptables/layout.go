@@ -272,13 +272,21 @@ func (l layout) forward(chain string, s firewall.Service) {
 	}
 }
 
-// target returns where a service's forward goes in this family, or nothing.
+// target returns where a service's forward goes in this family, as DNAT takes it, or nothing. Of several ports, those
+// that the target has too are kept; otherwise "/" and the first say what they are counted from (kernel 4.18).
 func (l layout) target(s firewall.Service) string {
-	if s.Forward != nil {
-		for _, to := range s.Forward.Targets() {
-			if to.Addr().Is6() == l.v6 {
-				return to.String()
-			}
+	if s.Forward == nil {
+		return ""
+	}
+	for _, to := range s.Forward.Targets() {
+		switch at := s.Forward.At(to); {
+		case to.Addr().Is6() != l.v6:
+		case at.Count() == 1:
+			return to.String()
+		case !s.Forward.Shifts(to):
+			return to.Addr().String()
+		default:
+			return fmt.Sprintf("%v-%d/%d", to, at.Last, s.Forward.Port.First)
 		}
 	}
 	return ""
@@ -376,9 +384,9 @@ func (l layout) cutService(chain string, s firewall.Service) {
 		return
 	}
 	for _, to := range s.Forward.Targets() {
-		if to.Addr().Is6() == l.v6 {
+		if at := s.Forward.At(to); to.Addr().Is6() == l.v6 {
 			l.rule("mangle", chain, translated,
-				fmt.Sprintf("-p %v -s %v --sport %d", s.Forward.Port.Proto, to.Addr(), to.Port()), drop)
+				fmt.Sprintf("-p %v -s %v --sport %d:%d", at.Proto, to.Addr(), at.First, at.Last), drop)
 		}
 	}
 }

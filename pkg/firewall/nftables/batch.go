@@ -131,10 +131,11 @@ func (b *batch) addRule(chain string, parts ...part) {
 		b.nested(unix.NFTA_RULE_EXPRESSIONS, list...))
 }
 
-// set describes a set of ours, or with verdicts a map.
+// set describes a set of ours, or a map.
 type set struct {
 	name    string
 	key     nftables.SetDatatype
+	data    *nftables.SetDatatype // of a map; nil: verdicts
 	flags   uint32
 	size    int // how many elements there will be, if known: without timeouts and intervals the kernel takes a table of that size
 	comment string
@@ -155,7 +156,11 @@ func (b *batch) addSet(s set) {
 	if s.size != 0 && s.flags&unix.NFT_SET_INTERVAL == 0 { // for intervals it would count their ends too
 		attrs = append(attrs, b.nested(unix.NFTA_SET_DESC, number(unix.NFTA_SET_DESC_SIZE, uint32(s.size))))
 	}
-	if s.flags&unix.NFT_SET_MAP != 0 {
+	switch {
+	case s.flags&unix.NFT_SET_MAP == 0:
+	case s.data != nil:
+		attrs = append(attrs, number(unix.NFTA_SET_DATA_TYPE, s.data.GetNFTMagic()), number(unix.NFTA_SET_DATA_LEN, s.data.Bytes))
+	default:
 		attrs = append(attrs, number(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT), number(unix.NFTA_SET_DATA_LEN, 0))
 	}
 	b.add(unix.NFT_MSG_NEWSET, netlink.Create, attrs...)
@@ -172,7 +177,8 @@ type element struct {
 	key     []byte
 	timeout uint64
 	end     bool   // the first key that is not in the interval any more
-	chain   string // where a map sends packets
+	chain   string // where a map of verdicts sends packets
+	value   []byte // what another map has for the key
 }
 
 // elementsPerMessage keeps the list below 64 KiB, which is as long as an attribute can be.
@@ -210,6 +216,9 @@ func (b *batch) element(e element) netlink.Attribute {
 		verdict := b.nested(unix.NFTA_DATA_VERDICT,
 			number(unix.NFTA_VERDICT_CODE, uint32(unix.NFT_GOTO&0xffffffff)), text(unix.NFTA_VERDICT_CHAIN, e.chain))
 		attrs = append(attrs, b.nested(unix.NFTA_SET_ELEM_DATA, verdict))
+	}
+	if e.value != nil {
+		attrs = append(attrs, b.nested(unix.NFTA_SET_ELEM_DATA, netlink.Attribute{Type: unix.NFTA_DATA_VALUE, Data: e.value}))
 	}
 	return b.nested(unix.NFTA_LIST_ELEM, attrs...)
 }

@@ -46,6 +46,16 @@ func portElements(p firewall.Proto, targets []target) (single, ranges []element)
 	return single, ascending(ranges)
 }
 
+// shiftElements returns the port of the target for each port of the router.
+func shiftElements(ports firewall.Ports, to uint16) []element {
+	all := make([]element, ports.Count())
+	for i := range all {
+		all[i].key = binary.BigEndian.AppendUint16(nil, ports.First+uint16(i))
+		all[i].value = binary.BigEndian.AppendUint16(nil, to+uint16(i))
+	}
+	return all
+}
+
 func alwaysSet(v6 bool) string {
 	if v6 {
 		return "always6"

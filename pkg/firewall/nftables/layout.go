@@ -247,13 +247,41 @@ func (l layout) dnatStage() {
 func (l layout) dnat(chain string, s firewall.Service) {
 	l.addRule(chain, rule(notOurs(), accept)...)
 	for _, to := range s.Forward.Targets() {
+		then := l.translate(s, to)
 		for _, from := range l.permittedFamily(s, to.Addr().Is6(), fromSet) {
-			l.addRule(chain, rule(proto(s.Forward.Port.Proto), from, dnat(to))...)
+			l.addRule(chain, rule(proto(s.Forward.Port.Proto), from, then)...)
 		}
 	}
 	if s.Guard != firewall.GuardOff {
 		l.addRule(chain, drop...)
 	}
+}
+
+// translate returns what does the NAT. Several ports that the target has too are kept; to others a map leads.
+func (l layout) translate(s firewall.Service, to netip.AddrPort) []part {
+	switch f := s.Forward; {
+	case f.Port.Count() == 1:
+		return dnat(to)
+	case !f.Shifts(to):
+		return dnatKeeping(to.Addr())
+	default:
+		elements := shiftElements(f.Port, to.Port())
+		name := l.of(shiftMap(s, to.Addr().Is6()))
+		l.addSet(set{
+			name: name, key: nftables.TypeInetService, data: &nftables.TypeInetService, flags: unix.NFT_SET_MAP, size: len(elements),
+			comment: "ports of " + s.Name + " at " + to.Addr().String(),
+		})
+		l.elements(unix.NFT_MSG_NEWSETELEM, name, elements)
+		return dnatByMap(to.Addr(), name)
+	}
+}
+
+// shiftMap is the name of the map from a forward's ports to those of its target.
+func shiftMap(s firewall.Service, v6 bool) string {
+	if v6 {
+		return "shift6_" + s.Name
+	}
+	return "shift4_" + s.Name
 }
 
 func (l layout) cutStage() {
@@ -319,6 +347,9 @@ func describe(s firewall.Service) string {
 		text += " " + s.Forward.Port.String() + " to"
 		for _, to := range s.Forward.Targets() {
 			text += " " + to.String()
+			if at := s.Forward.At(to); at.Count() > 1 {
+				text += fmt.Sprintf("-%d", at.Last)
+			}
 		}
 	}
 	if len(text) > 120 {

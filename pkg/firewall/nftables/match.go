@@ -234,13 +234,34 @@ func unreachable() []part {
 
 // dnat ip to A:P
 func dnat(to netip.AddrPort) []part {
-	n := uint32(unix.NFPROTO_IPV4)
-	if to.Addr().Is6() {
-		n = unix.NFPROTO_IPV6
-	}
 	return []part{
 		express(&expr.Immediate{Register: 1, Data: to.Addr().AsSlice()}),
 		express(&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(to.Port())}),
-		express(&expr.NAT{Type: expr.NATTypeDestNAT, Family: n, RegAddrMin: 1, RegProtoMin: 2}),
+		express(&expr.NAT{Type: expr.NATTypeDestNAT, Family: protocolOf(to.Addr()), RegAddrMin: 1, RegProtoMin: 2}),
 	}
+}
+
+// dnat ip to A, the port stays
+func dnatKeeping(to netip.Addr) []part {
+	return []part{
+		express(&expr.Immediate{Register: 1, Data: to.AsSlice()}),
+		express(&expr.NAT{Type: expr.NATTypeDestNAT, Family: protocolOf(to), RegAddrMin: 1}),
+	}
+}
+
+// dnat ip to A:tcp dport map @name
+func dnatByMap(to netip.Addr, name string) []part {
+	return []part{
+		transport(2),
+		express(&expr.Lookup{SourceRegister: 1, SetName: name, IsDestRegSet: true, DestRegister: 2}),
+		express(&expr.Immediate{Register: 1, Data: to.AsSlice()}),
+		express(&expr.NAT{Type: expr.NATTypeDestNAT, Family: protocolOf(to), RegAddrMin: 1, RegProtoMin: 2}),
+	}
+}
+
+func protocolOf(a netip.Addr) uint32 {
+	if a.Is6() {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
 }
