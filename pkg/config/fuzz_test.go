@@ -210,18 +210,11 @@ func asWrittenDoor(t testing.TB, raw, written map[string]any, d firewall.Service
 	if d.Forward != nil {
 		for _, to := range []netip.AddrPort{d.Forward.To4, d.Forward.To6} {
 			if to.IsValid() {
-				got = append(got, to.String())
+				got = append(got, fmt.Sprintf("%v to %d", to, int(to.Port())+len(doorPorts(d))-1))
 			}
 		}
-		for _, text := range strings.Fields(strings.Trim(fmt.Sprint(written["forward"].(map[string]any)["to"]), "[]")) {
-			to, err := netip.ParseAddrPort(text)
-			if err != nil { // the list's brackets were those of an IPv6 address
-				to, err = netip.ParseAddrPort("[" + text)
-			}
-			if err != nil || to.Addr().IsLoopback() || to.Addr().IsMulticast() || to.Addr().IsUnspecified() || to.Port() == 0 {
-				t.Fatalf("%s goes to %q: %v", d.Name, text, err)
-			}
-			want = append(want, to.String())
+		for _, text := range writtenTexts(written["forward"].(map[string]any)["to"]) {
+			want = append(want, writtenTarget(t, text))
 		}
 	}
 	slices.Sort(got)
@@ -245,6 +238,32 @@ func asWrittenDoor(t testing.TB, raw, written map[string]any, d firewall.Service
 	if d.Guard.String() != guard || int64(d.IPv6Prefix) != prefix || d.IPv6Prefix < 48 || d.Cut != (written["on_expire"] == "cut") {
 		t.Fatalf("%+v, written is %v", d, written)
 	}
+}
+
+// writtenTexts returns a text, or those of a list.
+func writtenTexts(v any) (texts []string) {
+	if text, ok := v.(string); ok {
+		return []string{text}
+	}
+	list, _ := v.([]any)
+	for _, text := range list {
+		texts = append(texts, text.(string))
+	}
+	return texts
+}
+
+// writtenTarget returns the address, the first port and the last.
+func writtenTarget(t testing.TB, text string) string {
+	at := strings.LastIndex(text, ":")
+	first, last, ranged := strings.Cut(text[at+1:], "-")
+	if !ranged {
+		last = first
+	}
+	to, err := netip.ParseAddrPort(text[:at+1] + first)
+	if err != nil || to.Addr().IsLoopback() || to.Addr().IsMulticast() || to.Addr().IsUnspecified() || to.Port() == 0 {
+		t.Fatalf("%q is a target: %v", text, err)
+	}
+	return fmt.Sprintf("%v to %s", to, last)
 }
 
 func asWrittenPolicy(t testing.TB, written map[string]any, c *Config, d firewall.Service) {

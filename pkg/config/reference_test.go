@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"spad/pkg/firewall"
 	"spad/pkg/policy"
 )
 
@@ -111,6 +112,7 @@ func TestReferenceBounds(t *testing.T) {
 		fmt.Sprintf("ttl to %ds. Default: %q, or ttl", policy.MaxTTL/1e9, short(DefaultMaxTTL)),
 		fmt.Sprintf("%d to 128. Default: 128", policy.MinIPv6Prefix),
 		fmt.Sprintf("at most %d characters", maxHost),
+		fmt.Sprintf("at most %d ports, any number", firewall.MaxShifted),
 		fmt.Sprintf(`"1/s" to "%d/s"; bursts 1 to %d`, maxRate, maxRate),
 		strings.Join(reserved, ", "),
 	} {

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -144,90 +143,6 @@ func (s *service) open() {
 }
 
 const portRule = `write "tcp/22" or "udp/60000-61000": tcp or udp, and ports from 1 to 65535, the lower first`
-
-func (s *service) forward() {
-	const example = `forward = { port = "tcp/7890", to = "192.168.1.50:80" }`
-	f, ok := s.table.table("forward", forwardKind, "a table, such as "+example)
-	if !ok {
-		return
-	}
-	for _, key := range schema[forwardKind] {
-		if _, present := f.keys[key]; !present {
-			f.bad(key, "is missing", "write "+example)
-		}
-	}
-	s.door.Forward = &firewall.Forward{}
-	if text, ok := f.text("port", "tcp/7890"); ok {
-		p, err := firewall.ParsePorts(text)
-		switch {
-		case err != nil:
-			f.bad("port", quote(text)+" is no port", portRule)
-		case p.First != p.Last:
-			f.bad("port", quote(text)+" is more than one port", "forward one port; more need a service each")
-		}
-		s.door.Forward.Port = p
-		s.claims = append(s.claims, claim{p, f.lines.of(f.at("port")...), f.at("port")})
-	}
-	f.targets(s.door.Forward)
-	s.policy.IPv4, s.policy.IPv6 = s.door.Forward.To4.IsValid(), s.door.Forward.To6.IsValid()
-}
-
-// targets reads where a forward goes: a text, or a list of one per family.
-func (t table) targets(f *firewall.Forward) {
-	if text, ok := t.keys["to"].(string); ok {
-		t.target(f, text, func(what, remedy string) { t.bad("to", what, remedy) })
-		return
-	}
-	list := t.texts("to", "192.168.1.50:80")
-	if v, isList := t.keys["to"].([]any); isList && len(v) == 0 {
-		t.bad("to", "the list is empty", `name the host, such as to = "192.168.1.50:80"`)
-	}
-	for _, item := range list {
-		t.target(f, item.text, func(what, remedy string) { t.badItem("to", item.i, what, remedy) })
-	}
-}
-
-func (t table) target(f *firewall.Forward, text string, bad func(what, remedy string)) {
-	to, err := netip.ParseAddrPort(text)
-	if err != nil {
-		bad(quote(text)+" is no address and port", `write "192.168.1.50:80" or "[fd00::5]:80": an address, not a name`)
-		return
-	}
-	if what, remedy := checkTarget(to); what != "" {
-		bad(what, remedy)
-		return
-	}
-	family, place := "IPv4", &f.To4
-	if to.Addr().Is6() {
-		family, place = "IPv6", &f.To6
-	}
-	if place.IsValid() {
-		bad(fmt.Sprintf("a second %s target: %v and %v", family, *place, to), "name one target for IPv4 and one for IPv6 at most")
-		return
-	}
-	*place = to
-}
-
-// checkTarget refuses addresses that no host behind the router can have.
-func checkTarget(to netip.AddrPort) (what, remedy string) {
-	const remote = "name the host behind the router, such as 192.168.1.50:80"
-	switch a := to.Addr(); {
-	case to.Port() == 0:
-		return fmt.Sprintf("%v has port 0", to), "write a port from 1 to 65535"
-	case a.Is4In6():
-		return fmt.Sprintf("%v is IPv4 written as IPv6", to), "write " + netip.AddrPortFrom(a.Unmap(), to.Port()).String()
-	case a.IsLoopback():
-		return fmt.Sprintf("%v is the router itself", to), "to open a port of the router use open instead of forward"
-	case a.IsUnspecified() || a.Is4() && a.As4()[0] == 0:
-		return fmt.Sprintf("%v is no host's address", to), remote
-	case a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return fmt.Sprintf("%v is the address of many hosts", to), remote
-	case a.Zone() != "" || a.Is6() && a.IsLinkLocalUnicast():
-		what = quote(to.String()) + " is a link-local address, which packets are not forwarded to"
-		return what, "name an address of the host that is routed"
-	}
-	return "", ""
-}
 
 // onePort returns the public port if the service has exactly one.
 func onePort(s firewall.Service) uint16 {

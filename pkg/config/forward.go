@@ -1,0 +1,138 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"spad/pkg/firewall"
+)
+
+// forward reads what is forwarded, and where to.
+func (s *service) forward() {
+	const example = `forward = { port = "tcp/7890", to = "192.168.1.50:80" }`
+	f, ok := s.table.table("forward", forwardKind, "a table, such as "+example)
+	if !ok {
+		return
+	}
+	for _, key := range schema[forwardKind] {
+		if _, present := f.keys[key]; !present {
+			f.bad(key, "is missing", "write "+example)
+		}
+	}
+	s.door.Forward = &firewall.Forward{}
+	if text, ok := f.text("port", "tcp/7890"); ok {
+		p, err := firewall.ParsePorts(text)
+		if err != nil {
+			f.bad("port", quote(text)+" is no port", portRule)
+		}
+		s.door.Forward.Port = p
+		s.claims = append(s.claims, claim{p, f.lines.of(f.at("port")...), f.at("port")})
+	}
+	f.targets(s.door.Forward)
+	s.policy.IPv4, s.policy.IPv6 = s.door.Forward.To4.IsValid(), s.door.Forward.To6.IsValid()
+}
+
+// targets reads where a forward goes: a text, or a list of one per family.
+func (t table) targets(f *firewall.Forward) {
+	if text, ok := t.keys["to"].(string); ok {
+		t.target(f, text, func(what, remedy string) { t.bad("to", what, remedy) })
+		return
+	}
+	list := t.texts("to", "192.168.1.50:80")
+	if v, isList := t.keys["to"].([]any); isList && len(v) == 0 {
+		t.bad("to", "the list is empty", `name the host, such as to = "192.168.1.50:80"`)
+	}
+	for _, item := range list {
+		t.target(f, item.text, func(what, remedy string) { t.badItem("to", item.i, what, remedy) })
+	}
+}
+
+func (t table) target(f *firewall.Forward, text string, bad func(what, remedy string)) {
+	to, last, ok := parseTarget(text)
+	if !ok {
+		bad(quote(text)+" is no address and port", `write "192.168.1.50:80", "[fd00::5]:80" or "192.168.1.50:9000-9010": an address, not a name`)
+		return
+	}
+	what, remedy := checkTarget(to)
+	if what == "" && f.Port.First != 0 {
+		what, remedy = checkLength(*f, to, last)
+	}
+	if what != "" {
+		bad(what, remedy)
+		return
+	}
+	family, place := "IPv4", &f.To4
+	if to.Addr().Is6() {
+		family, place = "IPv6", &f.To6
+	}
+	if place.IsValid() {
+		bad(fmt.Sprintf("a second %s target: %v and %v", family, *place, to), "name one target for IPv4 and one for IPv6 at most")
+		return
+	}
+	*place = to
+}
+
+// parseTarget reads an address and a port, or an address and a range of ports: then last is above the port of to.
+func parseTarget(text string) (to netip.AddrPort, last uint16, ok bool) {
+	colon := strings.LastIndexByte(text, ':')
+	first, end, ranged := strings.Cut(text[colon+1:], "-")
+	to, err := netip.ParseAddrPort(text[:colon+1] + first)
+	if err != nil || !ranged {
+		return to, to.Port(), err == nil
+	}
+	last, ok = parsePort(end)
+	return to, last, ok && last > to.Port()
+}
+
+// checkLength refuses a target that has not as many ports as the router, and more of them than can be shifted.
+func checkLength(f firewall.Forward, to netip.AddrPort, last uint16) (what, remedy string) {
+	n, at := f.Port.Count(), int(last)-int(to.Port())+1
+	same := netip.AddrPortFrom(to.Addr(), f.Port.First)
+	switch {
+	case n == at && f.Shifts(to) && n > firewall.MaxShifted:
+		return fmt.Sprintf("%d ports lead to others", n), fmt.Sprintf("let them lead to the same ports, as %q, or forward %d at most",
+			rangeText(same, n), firewall.MaxShifted)
+	case n == at:
+		return "", ""
+	case int(to.Port())+n-1 > 65535:
+		to = same
+	}
+	return fmt.Sprintf("%v is %s and leads to %d", f.Port, plural(n, "port"), at), fmt.Sprintf("write as many on both sides, as %q", rangeText(to, n))
+}
+
+// rangeText writes a target of so many ports as parseTarget reads it.
+func rangeText(to netip.AddrPort, n int) string {
+	if n == 1 {
+		return to.String()
+	}
+	return fmt.Sprintf("%v-%d", to, int(to.Port())+n-1)
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// checkTarget refuses addresses that no host behind the router can have.
+func checkTarget(to netip.AddrPort) (what, remedy string) {
+	const remote = "name the host behind the router, such as 192.168.1.50:80"
+	switch a := to.Addr(); {
+	case to.Port() == 0:
+		return fmt.Sprintf("%v has port 0", to), "write a port from 1 to 65535"
+	case a.Is4In6():
+		return fmt.Sprintf("%v is IPv4 written as IPv6", to), "write " + netip.AddrPortFrom(a.Unmap(), to.Port()).String()
+	case a.IsLoopback():
+		return fmt.Sprintf("%v is the router itself", to), "to open a port of the router use open instead of forward"
+	case a.IsUnspecified() || a.Is4() && a.As4()[0] == 0:
+		return fmt.Sprintf("%v is no host's address", to), remote
+	case a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return fmt.Sprintf("%v is the address of many hosts", to), remote
+	case a.Zone() != "" || a.Is6() && a.IsLinkLocalUnicast():
+		what = quote(to.String()) + " is a link-local address, which packets are not forwarded to"
+		return what, "name an address of the host that is routed"
+	}
+	return "", ""
+}
