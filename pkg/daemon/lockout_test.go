@@ -13,7 +13,8 @@ func TestLockout(t *testing.T) {
 	off := ssh
 	off.Guard = firewall.GuardOff
 	udp := firewall.Service{Name: "udp", Open: []firewall.Ports{{Proto: firewall.UDP, First: 22, Last: 22}}}
-	forward := firewall.Service{Name: "jump", Forward: &firewall.Forward{Port: firewall.Ports{Proto: firewall.TCP, First: 22, Last: 22}}}
+	jump := firewall.Forward{Port: firewall.Ports{Proto: firewall.TCP, First: 22, Last: 22}, To4: netip.MustParseAddrPort("192.168.1.50:22")}
+	forward := firewall.Service{Name: "jump", Forward: &jump}
 	const from4, from6 = "192.0.2.7 50000 192.0.2.1 22", "2001:db8::7 50000 2001:db8::1 22"
 	for _, test := range []struct {
 		name       string

@@ -47,7 +47,8 @@ func (r Ruleset) Check() error {
 			fail("service %q: %w", s.Name, err)
 		}
 	}
-	return errors.Join(append(errs, r.overlaps()...)...)
+	errs = append(errs, r.overlaps()...)
+	return errors.Join(append(errs, holeClashes(r.Services)...)...)
 }
 
 // claim is a range of ports and whose it is. The order is that of the ruleset.
@@ -97,10 +98,10 @@ func (s Service) check() []error {
 	if !validName(s.Name) {
 		fail("a name is a-z, 0-9 and -, begins with a letter or digit, and has at most 32 characters")
 	}
-	if len(s.Ports()) == 0 {
+	if len(s.Open) == 0 && s.Forward == nil {
 		fail("opens no port")
 	}
-	for _, p := range s.Ports() {
+	for _, p := range s.Open {
 		if err := p.check(); err != nil {
 			errs = append(errs, err)
 		}
@@ -119,8 +120,19 @@ func (s Service) check() []error {
 
 func (f Forward) check() []error {
 	var errs []error
-	if f.To4 == (netip.AddrPort{}) && f.To6 == (netip.AddrPort{}) {
+	if err := f.Port.check(); err != nil {
+		errs = append(errs, err)
+	}
+	if f.To4 == (netip.AddrPort{}) && f.To6 == (netip.AddrPort{}) && !f.Hole.IsValid() {
 		errs = append(errs, errors.New("forward without a target"))
+	}
+	if f.Hole.IsValid() {
+		if err := f.Hole.check(); err != nil {
+			errs = append(errs, err)
+		}
+		if f.To6 != (netip.AddrPort{}) {
+			errs = append(errs, errTwoWays)
+		}
 	}
 	if f.To4 != (netip.AddrPort{}) && (!f.To4.Addr().Is4() || f.To4.Port() == 0) {
 		errs = append(errs, fmt.Errorf("forward to %v: want an IPv4 address and a port", f.To4))
@@ -130,6 +142,7 @@ func (f Forward) check() []error {
 	}
 	for _, to := range f.Targets() {
 		switch n := f.Port.Count(); {
+		case n < 1: // said already
 		case int(to.Port())+n-1 > 65535:
 			errs = append(errs, fmt.Errorf("forward of %d ports to %v: they would end behind port 65535", n, to))
 		case f.Shifts(to) && n > MaxShifted:

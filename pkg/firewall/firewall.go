@@ -77,11 +77,13 @@ func (g Guard) String() string {
 	return "unknown"
 }
 
-// Forward is a destination NAT from ports of the router to a host behind it.
+// Forward leads to a host behind the router: by destination NAT from ports of the router, or over IPv6 at the host's own
+// address and the same ports, where the router is in between and lets nobody through who has no door.
 type Forward struct {
-	Port Ports          // on the router
+	Port Ports          // on the router, if there is a target; and on the host with the pinhole
 	To4  netip.AddrPort // where the first port goes over IPv4, and the others behind it; the zero value: nowhere
-	To6  netip.AddrPort // likewise over IPv6; at least one of the two is set
+	To6  netip.AddrPort // likewise over IPv6
+	Hole Hole           // instead of To6; at least one of the three is set
 }
 
 // MaxShifted is how many ports a forward can have whose target has others: each is an entry in a table of nf_tables.
@@ -135,13 +137,22 @@ func (s Service) Bits6() int {
 	return s.IPv6Prefix
 }
 
-// Ports returns the public ports of the service: those it opens and those it forwards.
+// Ports returns the ports of the router that belong to the service: those it opens and those it forwards. A mere pinhole
+// has none.
 func (s Service) Ports() []Ports {
 	all := append([]Ports(nil), s.Open...)
-	if s.Forward != nil {
+	if s.Forward != nil && len(s.Forward.Targets()) > 0 {
 		all = append(all, s.Forward.Port)
 	}
 	return all
+}
+
+// Hole returns the service's pinhole, or the zero value.
+func (s Service) Hole() Hole {
+	if s.Forward == nil {
+		return Hole{}
+	}
+	return s.Forward.Hole
 }
 
 // Door is one service for one source.

@@ -37,7 +37,7 @@ func cut(s *firewall.Service) { s.Cut = true }
 // march sends a numbered packet every millisecond, from one port, until stop is closed, and returns how many. Nothing
 // but the door lets them through if the service is cut, established or not.
 func (s *scene) march(h *Host, w way, stop <-chan struct{}) int {
-	c, err := h.Dial("udp", s.Router.At(w.v6, w.port), longEnough)
+	c, err := h.Dial("udp", s.to(w), longEnough)
 	if err != nil {
 		s.Error(err)
 		return 0
@@ -168,7 +168,7 @@ func testTooEarly(t *testing.T, f Factory) {
 		if w.proto != firewall.UDP {
 			continue
 		}
-		c, err := s.Laptop.Call(netip.AddrPort{}, w.proto, s.Router.At(w.v6, w.port), longEnough)
+		c, err := s.Laptop.Call(netip.AddrPort{}, w.proto, s.to(w), longEnough)
 		s.must(err)
 		t.Cleanup(func() { _ = c.Close() })
 		calls[w] = c
@@ -192,7 +192,7 @@ func testFragments(t *testing.T, f Factory) {
 			continue
 		}
 		for _, h := range []*Host{s.Laptop, s.Stranger} {
-			c, err := h.Call(netip.AddrPort{}, w.proto, s.Router.At(w.v6, w.port), longEnough)
+			c, err := h.Call(netip.AddrPort{}, w.proto, s.to(w), longEnough)
 			s.must(err)
 			timeout := longEnough
 			if h == s.Stranger {

@@ -79,7 +79,7 @@ func testForwardRanges(t *testing.T, f Factory) {
 	for _, port := range []uint16{4999, 5011, 5211} {
 		s.serve(s.Router, firewall.TCP, port, tagOther)
 		for _, v6 := range s.families() {
-			s.open(s.Stranger, way{"none", v6, firewall.TCP, port, tagOther}, "beside the range")
+			s.open(s.Stranger, toRouter("none", v6, firewall.TCP, port, tagOther), "beside the range")
 		}
 	}
 	s.must(s.Shut(s.doorsOfAll(s.Laptop, 0)...))

@@ -56,6 +56,8 @@ func testReplace(t *testing.T, f Factory) {
 		case w.tag == tagLAN:
 			w.tag = tagDecoy
 			s.open(second, w, "its service is gone, so its port is the router's own")
+		case w.tag == tagHole:
+			s.open(second, w, "its service is gone, so the router lets everybody pass")
 		case doors[0] == s.door(w, s.Laptop.Addr(w.v6), time.Hour):
 			s.open(s.Laptop, w, "applied with this door")
 		default:
@@ -198,7 +200,7 @@ func testMarks(t *testing.T, f Factory) {
 	s.must(s.Router.dropsUnmarked(foreign, foreign|testMark))
 	var knocks []way
 	for _, v6 := range s.families() {
-		knocks = append(knocks, way{"knock", v6, firewall.UDP, knockPort, tagRouter})
+		knocks = append(knocks, toRouter("knock", v6, firewall.UDP, knockPort, tagRouter))
 	}
 	s.every(func(w way) { s.shut(s.Laptop, w, "before") })
 	s.must(s.Open(s.doors(s.Laptop, time.Hour)...))

@@ -77,6 +77,8 @@ var conformance = []struct {
 	{"port ranges", testRanges, answers},
 	{"forward of port ranges", testForwardRanges, answers},
 	{"cut ends connections to port ranges", testCutRanges, packets},
+	{"pinholes to the same port of several hosts", testPinholes, answers},
+	{"pinhole and translation to one port", testTwiceBehind, packets},
 	{"IPv6 prefix length", testPrefix, answers},
 	{"neighbours", testNeighbours, answers},
 	{"forward with one family", testOneFamily, answers},

@@ -111,7 +111,7 @@ func (f *Fake) IsOpen(service string, from netip.Addr) bool {
 
 // leads reports whether the service's doors lead anywhere: those of a mere forward may lack a target of the family.
 func leads(s firewall.Service, from netip.Addr) bool {
-	return len(s.Open) > 0 || s.Forward != nil && target(*s.Forward, from).IsValid()
+	return len(s.Open) > 0 || s.Forward != nil && target(*s.Forward, from).IsValid() || s.Hole().IsValid() && from.Is6()
 }
 
 // target is where a forward takes packets from the address to; invalid if nowhere.

@@ -79,6 +79,15 @@ func (p *paper) reach(h *Host, from netip.AddrPort, w way, _ time.Duration) erro
 func (p *paper) leads(w way, from netip.Addr) (socket, bool) {
 	at := socket{p.lab.Router, firewall.Ports{Proto: w.proto, First: w.port, Last: w.port}}
 	rules, _ := p.fake.Ruleset()
+	if w.at.IsValid() {
+		at.host = p.lab.LANHost
+		for _, s := range rules.Services {
+			if s.Hole().Contains(w.at) && s.Forward.Port.Contains(w.proto, w.port) {
+				return at, p.fake.IsOpen(s.Name, from)
+			}
+		}
+		return at, true
+	}
 	for _, s := range rules.Services {
 		for _, ports := range s.Ports() {
 			if !ports.Contains(w.proto, w.port) {

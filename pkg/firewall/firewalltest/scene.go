@@ -37,6 +37,20 @@ type way struct {
 	proto   firewall.Proto
 	port    uint16
 	tag     byte
+	at      netip.Addr // the host's own address if it leads through a pinhole; otherwise the router's
+}
+
+// toRouter is a way that begins at a port of the router.
+func toRouter(service string, v6 bool, proto firewall.Proto, port uint16, tag byte) way {
+	return way{service: service, v6: v6, proto: proto, port: port, tag: tag}
+}
+
+// to returns where a way begins.
+func (l *Lab) to(w way) string {
+	if w.at.IsValid() {
+		return netip.AddrPortFrom(w.at, w.port).String()
+	}
+	return l.Router.At(w.v6, w.port)
 }
 
 func (w way) String() string {
@@ -52,6 +66,7 @@ const (
 	tagLAN    = 'l'
 	tagDecoy  = 'd'
 	tagOther  = 'o'
+	tagHole   = 'h'
 )
 
 const (
@@ -59,7 +74,7 @@ const (
 	testMark  = 1 << 20
 )
 
-// newScene makes the four services, each changed by change, and applies them.
+// newScene makes the six services, each changed by change, and applies them.
 func newScene(t *testing.T, factory Factory, change func(*firewall.Service)) *scene {
 	t.Helper()
 	s := &scene{T: t, servers: map[string]*Server{}, decoys: map[string]*Server{}}
@@ -77,13 +92,27 @@ func newScene(t *testing.T, factory Factory, change func(*firewall.Service)) *sc
 		s.servers[name] = s.serve(s.LANHost, proto, to, tagLAN)
 		s.decoys[name] = s.serve(s.Router, proto, forward, tagDecoy)
 		for _, v6 := range s.families() {
-			s.ways = append(s.ways, way{"open-" + proto.String(), v6, proto, open, tagRouter}, way{name, v6, proto, forward, tagLAN})
+			s.ways = append(s.ways, toRouter("open-"+proto.String(), v6, proto, open, tagRouter), toRouter(name, v6, proto, forward, tagLAN))
 		}
+		s.pinhole(proto, uint16(2005+i), change)
 	}
 	s.Backend = s.backend()
 	s.must(s.Apply(s.rules, nil))
 	t.Cleanup(s.strangerUnseen)
 	return s
+}
+
+// pinhole adds a service for the LAN host's own IPv6 address.
+func (s *scene) pinhole(proto firewall.Proto, port uint16, change func(*firewall.Service)) {
+	s.Helper()
+	name := "hole-" + proto.String()
+	s.add(firewall.Service{Name: name, Forward: &firewall.Forward{
+		Port: firewall.Ports{Proto: proto, First: port, Last: port}, Hole: firewall.Hole{Addr: s.LANHost.IP6, Bits: 128},
+	}}, change)
+	s.servers[name] = s.serve(s.LANHost, proto, port, tagHole)
+	if s.hasIPv6() {
+		s.ways = append(s.ways, way{service: name, v6: true, proto: proto, port: port, tag: tagHole, at: s.LANHost.IP6})
+	}
 }
 
 func (s *scene) add(service firewall.Service, change func(*firewall.Service)) {
@@ -155,7 +184,7 @@ func (s *scene) call(h *Host, w way, timeout time.Duration) (*Call, error) {
 }
 
 func (l *Lab) call(h *Host, from netip.AddrPort, w way, timeout time.Duration) (*Call, error) {
-	c, err := h.Call(from, w.proto, l.Router.At(w.v6, w.port), timeout)
+	c, err := h.Call(from, w.proto, l.to(w), timeout)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package firewalltest
 
 import (
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -49,6 +50,15 @@ func (s *scene) serve(h *Host, proto firewall.Proto, port uint16, tag byte) *Ser
 }
 
 func (s *scene) hasIPv6() bool { return s.stage.hasIPv6() }
+
+// skipIPv6 ends a case that is about IPv6 alone.
+func (s *scene) skipIPv6() {
+	s.Helper()
+	if os.Getenv("CI") == "true" {
+		s.Fatal("the kernel has no IPv6")
+	}
+	s.Skip("the kernel has no IPv6")
+}
 
 // families says of each family that there is whether it is IPv6.
 func (s *scene) families() []bool {

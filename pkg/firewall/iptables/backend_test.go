@@ -37,6 +37,9 @@ func rules() firewall.Ruleset {
 				Port: firewall.Ports{Proto: firewall.TCP, First: 7890, Last: 7890},
 				To4:  netip.MustParseAddrPort("192.168.1.50:80"), To6: netip.MustParseAddrPort("[fd00:1::50]:80"),
 			}},
+			{Name: "a-pinhole-with-a-very-long-name", Cut: true, Guard: firewall.GuardReject, Forward: &firewall.Forward{
+				Port: firewall.Ports{Proto: firewall.TCP, First: 22, Last: 22}, Hole: firewall.Hole{Addr: netip.MustParseAddr("::50"), Bits: 64},
+			}},
 		},
 	}
 }
@@ -97,7 +100,7 @@ func TestApplyFailsAtEveryStep(t *testing.T) {
 			t.Errorf("step %d, then again: %s", step, diff)
 		}
 	}
-	if whole < steps/2 {
+	if whole < steps/3 { // the others are those that take the old away
 		t.Errorf("after %d of %d steps nothing had changed", whole, steps)
 	}
 }

@@ -14,6 +14,10 @@
 //	filter INPUT        reject   by port -------------------------> r-NAME: no door: the answer of a closed port
 //	mangle POSTROUTING  cut      replies, by the port that the client used -----> c-NAME: no door any more: drop
 //
+// Packets for a pinhole, a host's own IPv6 address, take the same way by chains of their own, which stand before those of
+// the router's ports: guard leads to h-NAME, nat to m-NAME, which only sets the mark, and cut to o-NAME. What reject is
+// for the router, pass in filter FORWARD is for them, with p-NAME.
+//
 // The guard drops in mangle, where no ACCEPT of anybody else's rules in the filter table can undo it, and before a
 // connection is remembered, so a UDP client that was too early leaves nothing behind. Rejecting is possible in filter
 // only, so an ACCEPT there, or a DNAT, that others insert before ours while we run undoes it until the next Apply. The mark is set twice, since rules in mangle behind ours may set whole marks.

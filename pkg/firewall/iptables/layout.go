@@ -18,6 +18,7 @@ const (
 	rejectChain = "reject"
 	refuseChain = "refuse" // the answer of a closed port
 	astrayChain = "astray" // for a forwarded port, and not forwarded
+	passChain   = "pass"
 	cutChain    = "cut"
 	namesChain  = "names" // never run: which set is whose
 )
@@ -29,6 +30,7 @@ type hook struct{ table, builtin, chain string }
 // forwards and rejects go on, comes last.
 var hooks = []hook{
 	{"filter", "INPUT", rejectChain},
+	{"filter", "FORWARD", passChain},
 	{"nat", "PREROUTING", natChain},
 	{"mangle", "INPUT", inputChain},
 	{"mangle", "POSTROUTING", cutChain},
@@ -72,7 +74,11 @@ func (g generation) write(r firewall.Ruleset, v6 bool) layout {
 	l := layout{r, g, v6, map[string]*chains{}}
 	l.guard()
 	l.nat()
+	if slices.ContainsFunc(r.Services, func(s firewall.Service) bool { return s.Guard == firewall.GuardReject }) {
+		l.refuse()
+	}
 	l.reject()
+	l.pass()
 	l.input()
 	l.cut()
 	for _, s := range r.Services {
@@ -147,6 +153,7 @@ const (
 	passing     = "-m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL,ANYCAST"
 	notOurs     = "-m addrtype ! --dst-type LOCAL"
 	fromOurs    = "-m addrtype --src-type LOCAL"
+	fromOthers  = "-m addrtype ! --src-type LOCAL"
 	isReply     = "-m conntrack --ctdir REPLY"
 	isOriginal  = "-m conntrack --ctdir ORIGINAL"
 	established = "-m conntrack --ctstate ESTABLISHED"
@@ -180,11 +187,15 @@ func (l layout) guard() {
 	l.permit("mangle")
 	l.rule("mangle", guardChain, "-i lo", goOn)
 	l.rule("mangle", guardChain, isReply, goOn)
+	l.holes("mangle", guardChain, "h-", passing+" -d", l.Services, l.guardService)
 	var leaves []leaf
 	for _, s := range l.Services {
-		chain := "g-" + short(s.Name)
-		l.guardService(chain, s)
-		leaves = appendLeaves(leaves, l.to(chain), s.Ports()...)
+		if ports := s.Ports(); len(ports) > 0 {
+			chain := "g-" + short(s.Name)
+			l.rule("mangle", chain, passing, goOn)
+			l.guardService(chain, s)
+			leaves = appendLeaves(leaves, l.to(chain), ports...)
+		}
 	}
 	if l.KnockPort != 0 {
 		l.rule("mangle", "knock", passing, goOn)
@@ -198,13 +209,13 @@ func (l layout) knock() firewall.Ports {
 	return firewall.Ports{Proto: firewall.UDP, First: l.KnockPort, Last: l.KnockPort}
 }
 
-// guardService writes one service's chain. What is not unicast to another host is for us: broadcast and multicast
-// packets reach sockets too.
+// guardService writes one service's chain, for packets to a port of the router, behind a rule for those that only pass,
+// or to a host with a pinhole. What is not unicast to another host is for us: broadcast and multicast packets reach
+// sockets too.
 func (l layout) guardService(chain string, s firewall.Service) {
-	l.rule("mangle", chain, passing, goOn)
 	permit := l.to(permitChain)
 	if labels(s) {
-		yes := "y-" + short(s.Name)
+		yes := "y-" + chain
 		l.rule("mangle", yes, addLabel)
 		l.rule("mangle", yes, permit)
 		permit = l.to(yes)
@@ -234,6 +245,12 @@ func labels(s firewall.Service) bool { return s.Cut && s.Guard == firewall.Guard
 // program's rule would send it.
 func (l layout) nat() {
 	l.permit("nat")
+	l.holes("nat", natChain, "m-", passing+" -d", l.Services, func(chain string, s firewall.Service) {
+		for _, set := range l.permitted(s) {
+			l.rule("nat", chain, l.fromSet(set), l.to(permitChain))
+		}
+		l.rule("nat", chain, goOn)
+	})
 	l.rule("nat", natChain, notOurs, goOn)
 	var leaves []leaf
 	for _, s := range l.Services {
@@ -247,7 +264,7 @@ func (l layout) nat() {
 			}
 			leaves = appendLeaves(leaves, l.to(chain), s.Open...)
 		}
-		if s.Forward != nil {
+		if translates(s) {
 			chain := "f-" + short(s.Name)
 			l.forward(chain, s)
 			leaves = appendLeaves(leaves, l.to(chain), s.Forward.Port)
@@ -301,28 +318,17 @@ func (l layout) reject() {
 		}
 		if len(s.Open) > 0 {
 			chain := "r-" + short(s.Name)
-			for _, set := range l.permitted(s) {
-				l.rule("filter", chain, l.fromSet(set), goOn)
-			}
-			if !s.Cut {
-				l.rule("filter", chain, established, goOn)
-			}
+			l.spare(chain, s)
 			l.rule("filter", chain, l.to(refuseChain))
 			leaves = appendLeaves(leaves, l.to(chain), s.Open...)
 		}
-		if s.Forward != nil {
+		if translates(s) {
 			leaves = appendLeaves(leaves, l.to(astrayChain), s.Forward.Port)
 		}
 	}
 	if len(leaves) == 0 {
 		return
 	}
-	unreachable := "icmp-port-unreachable"
-	if l.v6 {
-		unreachable = "icmp6-port-unreachable"
-	}
-	l.rule("filter", refuseChain, "-p tcp -j REJECT --reject-with tcp-reset")
-	l.rule("filter", refuseChain, "-j REJECT --reject-with", unreachable)
 	l.rule("filter", astrayChain, translated, goOn)
 	l.rule("filter", astrayChain, l.to(refuseChain))
 	l.rule("filter", rejectChain, "-i lo", goOn)
@@ -330,13 +336,75 @@ func (l layout) reject() {
 	l.dispatch("filter", rejectChain, byPort, leaves)
 }
 
+// spare lets who may use a service go on.
+func (l layout) spare(chain string, s firewall.Service) {
+	for _, set := range l.permitted(s) {
+		l.rule("filter", chain, l.fromSet(set), goOn)
+	}
+	if !s.Cut {
+		l.rule("filter", chain, established, goOn)
+	}
+}
+
+// refuse writes the answer of a closed port.
+func (l layout) refuse() {
+	unreachable := "icmp-port-unreachable"
+	if l.v6 {
+		unreachable = "icmp6-port-unreachable"
+	}
+	l.rule("filter", refuseChain, "-p tcp -j REJECT --reject-with tcp-reset")
+	l.rule("filter", refuseChain, "-j REJECT --reject-with", unreachable)
+}
+
+// pass is reject for hosts with a pinhole. What was translated came for a port of the router.
+func (l layout) pass() {
+	rejecting := slices.DeleteFunc(slices.Clone(l.Services), func(s firewall.Service) bool { return s.Guard != firewall.GuardReject })
+	if l.v6 && len(firewall.Clusters(rejecting)) > 0 {
+		l.rule("filter", passChain, isReply, goOn)
+		l.rule("filter", passChain, translated, goOn)
+		l.holes("filter", passChain, "p-", "-d", rejecting, func(chain string, s firewall.Service) {
+			l.spare(chain, s)
+			l.rule("filter", chain, l.to(refuseChain))
+		})
+	}
+}
+
+// holes appends a rule to a chain that leads packets for pinholes to chains of their services, which write makes: by port,
+// and then host by host, since several may have the same port. The side is what stands before the host's address: the
+// router's own may end alike. What comes back from there goes on.
+func (l layout) holes(table, chain, prefix, side string, services []firewall.Service, write func(string, firewall.Service)) {
+	clusters := firewall.Clusters(services)
+	if !l.v6 || len(clusters) == 0 {
+		return
+	}
+	l.rule(table, chain, "-j", l.of("holes-"+chain))
+	var leaves []leaf
+	by := byPort
+	if chain == cutChain {
+		by = byOriginalPort
+	}
+	for i, c := range clusters {
+		below := fmt.Sprintf("holes-%s.%d", chain, i)
+		leaves = appendLeaves(leaves, l.to(below), c.Ports)
+		for _, s := range c.Services {
+			h, own := s.Hole(), prefix+short(s.Name)
+			l.rule(table, below, by(s.Forward.Port), fmt.Sprintf("%s %v/%v", side, h.Addr, h.Mask()), l.to(own))
+			write(own, s)
+		}
+	}
+	l.dispatch(table, "holes-"+chain, by, leaves)
+}
+
+// translates reports whether a service has a target that packets are translated to.
+func translates(s firewall.Service) bool { return s.Forward != nil && len(s.Forward.Targets()) > 0 }
+
 // input stops what a door of a forward let in and no rule of nat took: the door went shut between the two, or the family
 // has no target. It must not reach the router's own port. (The table nat itself refuses to drop.) What was translated may
 // be for the port of the same number at another address of the router's.
 func (l layout) input() {
 	var leaves []leaf
 	for _, s := range l.Services {
-		if s.Forward != nil && s.Guard == firewall.GuardDrop {
+		if translates(s) && s.Guard == firewall.GuardDrop {
 			leaves = appendLeaves(leaves, l.to(astrayChain), s.Forward.Port)
 		}
 	}
@@ -352,18 +420,40 @@ func (l layout) input() {
 
 func (l layout) cut() {
 	var leaves []leaf
+	var services []firewall.Service
 	for _, s := range l.Services {
-		if s.Cut {
+		if !s.Cut {
+			continue
+		}
+		services = append(services, s)
+		if ports := s.Ports(); len(ports) > 0 {
 			chain := "c-" + short(s.Name)
 			l.cutService(chain, s)
-			leaves = appendLeaves(leaves, l.to(chain), s.Ports()...)
+			leaves = appendLeaves(leaves, l.to(chain), ports...)
 		}
 	}
-	if len(leaves) > 0 {
+	if len(services) > 0 {
 		l.rule("mangle", cutChain, isOriginal, goOn)
 		l.rule("mangle", cutChain, "-o lo", goOn)
+		l.holes("mangle", cutChain, "o-", fromOthers+" -s", services, l.cutHole)
 		l.dispatch("mangle", cutChain, byOriginalPort, leaves)
 	}
+}
+
+// cutHole writes one service's chain for the way back from its host. What was translated came for a port of the router.
+func (l layout) cutHole(chain string, s firewall.Service) {
+	l.rule("mangle", chain, translated, goOn)
+	for _, set := range l.permitted(s) {
+		l.rule("mangle", chain, l.toSet(set), goOn)
+	}
+	if labels(s) {
+		l.rule("mangle", chain, labelled, drop)
+		return
+	}
+	if s.Guard == firewall.GuardReject {
+		l.rule("mangle", chain, isReset, goOn)
+	}
+	l.rule("mangle", chain, drop)
 }
 
 // cutService writes one service's chain for the way back; the way here ends in the guard. A host's own connection to the

@@ -178,6 +178,7 @@ type element struct {
 	timeout uint64
 	end     bool   // the first key that is not in the interval any more
 	chain   string // where a map of verdicts sends packets
+	jump    bool   // and back, if the chain says nothing
 	value   []byte // what another map has for the key
 }
 
@@ -213,8 +214,12 @@ func (b *batch) element(e element) netlink.Attribute {
 		attrs = append(attrs, netlink.Attribute{Type: unix.NFTA_SET_ELEM_TIMEOUT, Data: binaryutil.BigEndian.PutUint64(e.timeout)})
 	}
 	if e.chain != "" {
+		code := int64(unix.NFT_GOTO)
+		if e.jump {
+			code = unix.NFT_JUMP
+		}
 		verdict := b.nested(unix.NFTA_DATA_VERDICT,
-			number(unix.NFTA_VERDICT_CODE, uint32(unix.NFT_GOTO&0xffffffff)), text(unix.NFTA_VERDICT_CHAIN, e.chain))
+			number(unix.NFTA_VERDICT_CODE, uint32(code&0xffffffff)), text(unix.NFTA_VERDICT_CHAIN, e.chain))
 		attrs = append(attrs, b.nested(unix.NFTA_SET_ELEM_DATA, verdict))
 	}
 	if e.value != nil {

@@ -19,11 +19,12 @@ import (
 type target struct {
 	ports firewall.Ports
 	chain string
+	jump  bool // and back, if the chain says nothing
 }
 
 func appendTargets(all []target, chain string, ports ...firewall.Ports) []target {
 	for _, p := range ports {
-		all = append(all, target{p, chain})
+		all = append(all, target{p, chain, false})
 	}
 	return all
 }
@@ -31,7 +32,7 @@ func appendTargets(all []target, chain string, ports ...firewall.Ports) []target
 // portElements returns one protocol's single ports, and the intervals of its ranges; none of them overlap.
 func portElements(p firewall.Proto, targets []target) (single, ranges []element) {
 	for _, t := range targets {
-		first := element{key: binary.BigEndian.AppendUint16(nil, t.ports.First), chain: t.chain}
+		first := element{key: binary.BigEndian.AppendUint16(nil, t.ports.First), chain: t.chain, jump: t.jump}
 		switch {
 		case t.ports.Proto != p:
 		case t.ports.First == t.ports.Last:

@@ -80,7 +80,7 @@ func next(names []string) generation {
 // needs reports whether a ruleset has rules in the base chain.
 func needs(r firewall.Ruleset, base string) bool {
 	return base == guardChain || slices.ContainsFunc(r.Services, func(s firewall.Service) bool {
-		return base == dnatChain && s.Forward != nil || base == cutChain && s.Cut
+		return base == dnatChain && translates(s) || base == cutChain && s.Cut
 	})
 }
 
@@ -145,18 +145,24 @@ func (l layout) doors(s firewall.Service) {
 
 // stage makes a base chain, which sends packets for some ports to chains of their own, by maps: per protocol one for
 // single ports, a hash table, and one for ranges, a tree, whose cost grows with its depth.
-func (l layout) stage(name string, head [][]part, by func(firewall.Proto, string) []part, targets []target) {
+func (l layout) stage(name string, head [][]part, by func(firewall.Proto, string) []part, targets, holes []target) {
 	if !l.standing[name] {
 		l.hooked.addChain(name, bases[name].comment, new(bases[name].hook))
 	}
 	for _, h := range head {
 		l.hooked.addRule(name, h...)
 	}
+	byHole := func(p firewall.Proto, name string) []part { return rule(ipFamily(true), by(p, name)) }
 	for _, p := range []firewall.Proto{firewall.TCP, firewall.UDP} {
-		single, ranges := portElements(p, targets)
-		l.dispatch(name, p.String()+"_"+name, 0, single, by, p)
-		l.dispatch(name, p.String()+"-ranges_"+name, unix.NFT_SET_INTERVAL, ranges, by, p)
+		l.ports(name, name+"-holes", holes, byHole, p)
+		l.ports(name, name, targets, by, p)
 	}
+}
+
+func (l layout) ports(stage, name string, targets []target, by func(firewall.Proto, string) []part, p firewall.Proto) {
+	single, ranges := portElements(p, targets)
+	l.dispatch(stage, p.String()+"_"+name, 0, single, by, p)
+	l.dispatch(stage, p.String()+"-ranges_"+name, unix.NFT_SET_INTERVAL, ranges, by, p)
 }
 
 // dispatch makes a map of ports and the rule that looks into it.
@@ -174,10 +180,19 @@ func (l layout) dispatch(stage, name string, flags uint32, elements []element, b
 func (l layout) guardStage() {
 	var targets []target
 	for _, s := range l.Services {
-		chain := l.of("guard_" + s.Name)
-		l.addChain(chain, describe(s), nil)
-		l.guard(chain, s)
-		targets = appendTargets(targets, chain, s.Ports()...)
+		permit := l.permit(s)
+		if ports := s.Ports(); len(ports) > 0 {
+			chain := l.of("guard_" + s.Name)
+			l.addChain(chain, describe(s), nil)
+			l.addRule(chain, rule(passing(), accept)...)
+			l.guard(chain, permit, s)
+			targets = appendTargets(targets, chain, ports...)
+		}
+		if s.Hole().IsValid() {
+			chain := l.of("guard-hole_" + s.Name)
+			l.addChain(chain, describe(s), nil)
+			l.guard(chain, permit, s)
+		}
 	}
 	if l.KnockPort != 0 {
 		knock := l.of(knockChain)
@@ -189,13 +204,11 @@ func (l layout) guardStage() {
 	l.stage(guardChain, [][]part{
 		rule(fromLoopback(), accept),
 		rule(direction(reply), accept),
-	}, byPort, targets)
+	}, byPort, targets, l.holes(guardChain, l.Services, toHole, toPorts))
 }
 
-// guard writes one service's chain. What is not unicast to another host is for us: broadcast and multicast packets
-// reach sockets too.
-func (l layout) guard(chain string, s firewall.Service) {
-	l.addRule(chain, rule(passing(), accept)...)
+// permit returns the chain for who may use a service.
+func (l layout) permit(s firewall.Service) string {
 	permit := l.of(permitChain)
 	if labels(s) {
 		permit = l.of("permit_" + s.Name)
@@ -203,6 +216,12 @@ func (l layout) guard(chain string, s firewall.Service) {
 		l.addRule(permit, addLabel()...)
 		l.addRule(permit, moveOn(l.of(permitChain))...)
 	}
+	return permit
+}
+
+// guard writes one service's chain, for packets to a port of the router, behind a rule for those that only pass, or to a
+// host with a pinhole. What is not unicast to another host is for us: broadcast and multicast packets reach sockets too.
+func (l layout) guard(chain, permit string, s firewall.Service) {
 	for _, from := range l.permitted(s, fromSet) {
 		l.addRule(chain, rule(from, moveOn(permit))...)
 	}
@@ -227,10 +246,13 @@ func (l layout) guard(chain string, s firewall.Service) {
 // who were never let in by a door, and who must not be cut off.
 func labels(s firewall.Service) bool { return s.Cut && s.Guard == firewall.GuardOff }
 
+// translates reports whether a service has a target that packets are translated to.
+func translates(s firewall.Service) bool { return s.Forward != nil && len(s.Forward.Targets()) > 0 }
+
 func (l layout) dnatStage() {
 	var targets []target
 	for _, s := range l.Services {
-		if s.Forward != nil {
+		if translates(s) {
 			chain := l.of("dstnat_" + s.Name)
 			l.addChain(chain, describe(s), nil)
 			l.dnat(chain, s)
@@ -238,7 +260,7 @@ func (l layout) dnatStage() {
 		}
 	}
 	if len(targets) > 0 {
-		l.stage(dnatChain, nil, byPort, targets)
+		l.stage(dnatChain, nil, byPort, targets, nil)
 	}
 }
 
@@ -286,20 +308,60 @@ func shiftMap(s firewall.Service, v6 bool) string {
 
 func (l layout) cutStage() {
 	var targets []target
+	var services []firewall.Service
 	for _, s := range l.Services {
-		if s.Cut {
+		if !s.Cut {
+			continue
+		}
+		services = append(services, s)
+		if ports := s.Ports(); len(ports) > 0 {
 			chain := l.of("cut_" + s.Name)
 			l.addChain(chain, describe(s), nil)
 			l.cut(chain, s)
-			targets = appendTargets(targets, chain, s.Ports()...)
+			targets = appendTargets(targets, chain, ports...)
+		}
+		if s.Hole().IsValid() {
+			chain := l.of("cut-hole_" + s.Name)
+			l.addChain(chain, describe(s), nil)
+			l.cutHole(chain, s)
 		}
 	}
-	if len(targets) > 0 {
+	if len(services) > 0 {
 		l.stage(cutChain, [][]part{
 			rule(direction(original), accept),
 			rule(toLoopback(), accept),
-		}, byOriginalPort, targets)
+		}, byOriginalPort, targets, l.holes(cutChain, services, fromHole, fromPorts))
 	}
+}
+
+// holes writes what leads packets for pinholes to the chains of their services: by port, and then host by host, since
+// several may have the same port. What is for none of them goes on.
+func (l layout) holes(stage string, services []firewall.Service, host func(firewall.Hole) []part, ports func(firewall.Ports) []part) []target {
+	var targets []target
+	for _, c := range firewall.Clusters(services) {
+		chain := l.of(stage + "-holes_" + strings.ReplaceAll(c.Ports.String(), "/", "-"))
+		l.addChain(chain, "pinholes for "+c.Ports.String(), nil)
+		for _, s := range c.Services {
+			l.addRule(chain, rule(host(s.Hole()), ports(s.Forward.Port), moveOn(l.of(stage+"-hole_"+s.Name)))...)
+		}
+		targets = append(targets, target{c.Ports, chain, true})
+	}
+	return targets
+}
+
+// cutHole writes one service's chain for the way back from its host.
+func (l layout) cutHole(chain string, s firewall.Service) {
+	for _, from := range l.permittedFamily(s, true, originallyFromSet) {
+		l.addRule(chain, rule(from, accept)...)
+	}
+	if labels(s) {
+		l.addRule(chain, rule(labelled(), drop)...)
+		return
+	}
+	if s.Guard == firewall.GuardReject {
+		l.addRule(chain, rule(resetting(), accept)...)
+	}
+	l.addRule(chain, drop...)
 }
 
 // cut writes one service's chain for the way back; the way here ends in the guard. Answers to a connection to the same
@@ -345,6 +407,9 @@ func describe(s firewall.Service) string {
 	}
 	if s.Forward != nil {
 		text += " " + s.Forward.Port.String() + " to"
+		if h := s.Forward.Hole; h.IsValid() {
+			text += " " + h.String() + " itself"
+		}
 		for _, to := range s.Forward.Targets() {
 			text += " " + to.String()
 			if at := s.Forward.At(to); at.Count() > 1 {

@@ -70,10 +70,14 @@ func notOurs() []part {
 }
 
 // fib saddr type local
-func fromOurs() []part {
+func fromOurs() []part { return source(expr.CmpOpEq) }
+
+// fib saddr type != local
+func fromOthers() []part { return source(expr.CmpOpNeq) }
+
+func source(op expr.CmpOp) []part {
 	return []part{
-		express(&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true}),
-		compare(expr.CmpOpEq, native.PutUint32(unix.RTN_LOCAL)),
+		express(&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true}), compare(op, native.PutUint32(unix.RTN_LOCAL)),
 	}
 }
 
@@ -93,6 +97,34 @@ func resetting() []part {
 	return append(proto(firewall.TCP),
 		express(&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 1, DestRegister: 1}),
 		mask([]byte{rst}), compare(expr.CmpOpNeq, []byte{0}))
+}
+
+// tcp sport N, tcp sport N-M
+func fromPorts(p firewall.Ports) []part { return append(proto(p.Proto), ports(p, 0)...) }
+
+// tcp dport N, tcp dport N-M
+func toPorts(p firewall.Ports) []part { return append(proto(p.Proto), ports(p, 2)...) }
+
+func ports(p firewall.Ports, offset uint32) []part {
+	first, last := binaryutil.BigEndian.PutUint16(p.First), binaryutil.BigEndian.PutUint16(p.Last)
+	if p.First == p.Last {
+		return []part{transport(offset), compare(expr.CmpOpEq, first)}
+	}
+	return []part{transport(offset), compare(expr.CmpOpGte, first), compare(expr.CmpOpLte, last)}
+}
+
+// ip6 saddr A, ip6 saddr & ::ffff:… == A; and not from us, whose address may end alike
+func fromHole(h firewall.Hole) []part { return append(hole(h, 8), fromOthers()...) }
+
+// ip6 daddr A, ip6 daddr & ::ffff:… == A; and not to us
+func toHole(h firewall.Hole) []part { return append(hole(h, 24), passing()...) }
+
+func hole(h firewall.Hole, offset uint32) []part {
+	parts := append(ipFamily(true), network(offset, 16))
+	if h.Bits < 128 {
+		parts = append(parts, mask(h.Mask().AsSlice()))
+	}
+	return append(parts, compare(expr.CmpOpEq, h.Addr.AsSlice()))
 }
 
 // meta l4proto tcp ct original proto-dst vmap @name
