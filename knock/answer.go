@@ -42,10 +42,20 @@ func (a answer) text() string {
 		return a.Service + ": closed"
 	}
 	text := fmt.Sprintf("%s: open for %s from %s", a.Service, short(a.ttl()), strings.Join(a.seen(), " and "))
-	if best.Port != 0 {
-		text += fmt.Sprintf(", port %d", best.Port)
+	if port := a.port(); port != 0 {
+		text += fmt.Sprintf(", port %d", port)
 	}
 	return text
+}
+
+// port returns the one port to connect to; 0 if there are several, or none of the router's.
+func (a answer) port() uint16 {
+	for _, r := range a.granted() {
+		if r.Port != 0 {
+			return r.Port
+		}
+	}
+	return 0
 }
 
 // seen returns the addresses for which it was opened.
@@ -95,7 +105,7 @@ type jsonFamily struct {
 
 func (a answer) json() jsonAnswer {
 	best := a.Best()
-	j := jsonAnswer{Service: a.Service, Router: a.router.Name, Status: status(best), TTL: int64(best.TTL / time.Second), Port: best.Port, Seen: seen(best)}
+	j := jsonAnswer{Service: a.Service, Router: a.router.Name, Status: status(best), TTL: int64(best.TTL / time.Second), Port: a.port(), Seen: seen(best)}
 	if a.err != nil {
 		j.Error = message(a.err)
 	}

@@ -29,7 +29,7 @@ func (k *knocker) awaitPorts(ctx context.Context, got answers) error {
 	silent := make([]error, len(got))
 	var wg sync.WaitGroup
 	for i, a := range got {
-		if a.Best().Port == 0 {
+		if a.port() == 0 {
 			k.warn(a.Service + ": it has no single port that could be waited for; going on, since it is open")
 			continue
 		}
@@ -49,7 +49,9 @@ func (k *knocker) awaitPorts(ctx context.Context, got answers) error {
 func (a answer) await(ctx context.Context) error {
 	var addrs []netip.AddrPort
 	for _, r := range a.granted() {
-		addrs = append(addrs, netip.AddrPortFrom(r.Router.Addr(), r.Port))
+		if r.Port != 0 { // otherwise it is not the router's
+			addrs = append(addrs, netip.AddrPortFrom(r.Router.Addr(), r.Port))
+		}
 	}
 	if answersAt(ctx, &net.Dialer{Timeout: dialPatience}, addrs) {
 		return nil

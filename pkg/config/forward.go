@@ -15,8 +15,9 @@ func (s *service) forward() {
 	if !ok {
 		return
 	}
-	for _, key := range schema[forwardKind] {
-		if _, present := f.keys[key]; !present {
+	_, pinhole := f.keys["pinhole"]
+	for _, key := range []string{"port", "to"} {
+		if _, present := f.keys[key]; !present && (key == "port" || !pinhole) {
 			f.bad(key, "is missing", "write "+example)
 		}
 	}
@@ -27,10 +28,41 @@ func (s *service) forward() {
 			f.bad("port", quote(text)+" is no port", portRule)
 		}
 		s.door.Forward.Port = p
-		s.claims = append(s.claims, claim{p, f.lines.of(f.at("port")...), f.at("port")})
 	}
 	f.targets(s.door.Forward)
-	s.policy.IPv4, s.policy.IPv6 = s.door.Forward.To4.IsValid(), s.door.Forward.To6.IsValid()
+	f.pinhole(s.door.Forward)
+	s.policy.IPv4, s.policy.IPv6 = s.door.Forward.To4.IsValid(), s.door.Forward.To6.IsValid() || pinhole
+	s.policy.Pinhole = pinhole
+	for _, p := range []struct {
+		on bool
+		at firewall.Hole
+	}{{!pinhole || len(s.door.Forward.Targets()) > 0, firewall.Hole{}}, {s.door.Forward.Hole.IsValid(), s.door.Forward.Hole}} {
+		if p.on {
+			s.claims = append(s.claims, claim{s.door.Forward.Port, p.at, f.lines.of(f.at("port")...), f.at("port")})
+		}
+	}
+}
+
+// pinhole reads the address of a host that IPv6 leads to without translation.
+func (t table) pinhole(f *firewall.Forward) {
+	const example = `write the host's own address, such as "2001:db8:5::50", or the end of it, such as "::50/-64" for the last 64 bits`
+	text, ok := t.text("pinhole", "2001:db8:5::50")
+	if !ok {
+		return
+	}
+	h, err := firewall.ParseHole(text)
+	switch whole, _ := netip.ParseAddr(text); {
+	case whole.Is4() || whole.Is4In6():
+		t.bad("pinhole", quote(text)+" is IPv4, which has no pinholes", `name it in to, such as to = "192.168.1.50:443"`)
+	case whole.IsPrivate():
+		t.bad("pinhole", quote(text)+" is an address that nobody outside reaches", "name the host's global address, such as \"2001:db8:5::50\", or use to instead of pinhole")
+	case err != nil:
+		t.bad("pinhole", quote(text)+" is no global IPv6 address and no end of one of 64 bits or more", example)
+	case f.To6.IsValid():
+		t.bad("pinhole", fmt.Sprintf("over IPv6 there is a target too, %v", f.To6), "keep one of them: to translates the address, a pinhole leaves it")
+	default:
+		f.Hole = h
+	}
 }
 
 // targets reads where a forward goes: a text, or a list of one per family.

@@ -174,7 +174,11 @@ func asWritten(t testing.TB, data []byte, c *Config) {
 // doorPorts lists the protocols and ports of a door one by one.
 func doorPorts(d firewall.Service) []string {
 	var all []string
-	for _, p := range d.Ports() {
+	ranges := d.Open
+	if d.Forward != nil {
+		ranges = []firewall.Ports{d.Forward.Port}
+	}
+	for _, p := range ranges {
 		for n := int(p.First); n <= int(p.Last); n++ {
 			all = append(all, fmt.Sprintf("%v/%d", p.Proto, n))
 		}
@@ -215,6 +219,14 @@ func asWrittenDoor(t testing.TB, raw, written map[string]any, d firewall.Service
 		}
 		for _, text := range writtenTexts(written["forward"].(map[string]any)["to"]) {
 			want = append(want, writtenTarget(t, text))
+		}
+		if at, ok := written["forward"].(map[string]any)["pinhole"]; ok {
+			if want = append(want, at.(string)); d.Forward.Hole.Bits < 64 || d.Forward.To6.IsValid() {
+				t.Fatalf("%s has the pinhole %v", d.Name, d.Forward.Hole)
+			}
+		}
+		if d.Forward.Hole.IsValid() {
+			got = append(got, d.Forward.Hole.String())
 		}
 	}
 	slices.Sort(got)
@@ -284,12 +296,16 @@ func asWrittenPolicy(t testing.TB, written map[string]any, c *Config, d firewall
 	}
 	v4, v6 := true, true
 	if d.Forward != nil {
-		v4, v6 = d.Forward.To4.IsValid(), d.Forward.To6.IsValid()
+		v4, v6 = d.Forward.To4.IsValid(), d.Forward.To6.IsValid() || d.Forward.Hole.IsValid()
 	}
 	if s.IPv4 != v4 || s.IPv6 != v6 {
 		t.Fatalf("%+v opens for families that %+v has not", s, d)
 	}
-	if ports := doorPorts(d); s.Port != 0 && (len(ports) != 1 || !strings.HasSuffix(ports[0], fmt.Sprintf("/%d", s.Port))) || s.Port == 0 && len(ports) == 1 {
+	ports := doorPorts(d)
+	if len(d.Ports()) == 0 { // a mere pinhole: none of them is the router's
+		ports = nil
+	}
+	if s.Port != 0 && (len(ports) != 1 || !strings.HasSuffix(ports[0], fmt.Sprintf("/%d", s.Port))) || s.Port == 0 && len(ports) == 1 {
 		t.Fatalf("port %d of %v", s.Port, ports)
 	}
 }

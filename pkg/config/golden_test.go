@@ -94,7 +94,7 @@ func describe(c *Config) string {
 		s, ok := c.Rules.Service(d.Name)
 		fmt.Fprintf(&b, "service %s known %v\n", d.Name, ok)
 		fmt.Fprintf(&b, "  door open %v forward %+v guard %v cut %v /%d\n", d.Open, d.Forward, d.Guard, d.Cut, d.IPv6Prefix)
-		fmt.Fprintf(&b, "  policy ttl %v max %v /%d v4 %v v6 %v roam %v port %d\n", s.TTL, s.MaxTTL, s.IPv6Prefix, s.IPv4, s.IPv6, s.Roam, s.Port)
+		fmt.Fprintf(&b, "  policy ttl %v max %v /%d v4 %v v6 %v roam %v port %d pinhole %v\n", s.TTL, s.MaxTTL, s.IPv6Prefix, s.IPv4, s.IPv6, s.Roam, s.Port, s.Pinhole)
 	}
 	for _, g := range c.Rules.Groups() {
 		fmt.Fprintf(&b, "group %s %v from %v hours %+v\n", g.Name, g.Services, g.From, g.Hours)

@@ -24,8 +24,9 @@ func (s services) ids() {
 // claim is a range of ports and who has it.
 type claim struct {
 	firewall.Ports
-	line int      // 0 for the knock port
-	path []string // of the key that names it; empty for the knock port
+	host firewall.Hole // whose ports; the zero value: the router's
+	line int           // 0 for the knock port
+	path []string      // of the key that names it; empty for the knock port
 }
 
 func (c claim) owner() string {
@@ -33,6 +34,19 @@ func (c claim) owner() string {
 		return "the knock port (listen)"
 	}
 	return dotted(c.path)
+}
+
+// clashes reports whether two claims want the same port of the same host.
+func (c claim) clashes(other claim) bool {
+	return c.Overlaps(other.Ports) && (c.host == other.host || c.host.Overlaps(other.host))
+}
+
+// what says which ports.
+func (c claim) what() string {
+	if c.host.IsValid() {
+		return fmt.Sprintf("%v at %v", c.Ports, c.host)
+	}
+	return c.Ports.String()
 }
 
 // maxOverlaps bounds how many overlaps are listed: there can be as many as pairs of ports.
@@ -57,8 +71,10 @@ func (t table) overlaps(all services, knockPort uint16) {
 			if !c.Overlaps(other.Ports) || found == maxOverlaps {
 				break // those after it begin later still
 			}
-			t.overlap(c, other)
-			found++
+			if c.clashes(other) {
+				t.overlap(c, other)
+				found++
+			}
 		}
 	}
 }
@@ -68,6 +84,6 @@ func (t table) overlap(first, second claim) {
 	if first.line > second.line {
 		first, second = second, first
 	}
-	what := fmt.Sprintf("%v overlaps %v of %s", second.Ports, first.Ports, first.owner())
+	what := fmt.Sprintf("%s overlaps %s of %s", second.what(), first.what(), first.owner())
 	t.problemAt(second.line, second.path, what, "let every port belong to one service")
 }

@@ -24,7 +24,7 @@ var schema = map[string][]string{
 	},
 	budgetKind:  {"source", "burst", "global", "global_burst", "reserved"},
 	serviceKind: {"open", "forward", "proxy", "ttl", "max_ttl", "on_expire", "guard", "roam", "ipv6_prefix"},
-	forwardKind: {"port", "to"},
+	forwardKind: {"port", "to", "pinhole"},
 	groupKind:   {"services", "from", "hours"},
 	deviceKind:  {"key", "allow", "expires", "disabled", "delegate"},
 }

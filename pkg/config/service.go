@@ -138,7 +138,7 @@ func (s *service) open() {
 			continue
 		}
 		s.door.Open = append(s.door.Open, p)
-		s.claims = append(s.claims, claim{p, s.itemLine("open", item.i), s.at("open")})
+		s.claims = append(s.claims, claim{p, firewall.Hole{}, s.itemLine("open", item.i), s.at("open")})
 	}
 }
 

@@ -131,7 +131,7 @@ func (d *Daemon) obeyOpen(k verify.Knock) wire.Answer {
 	}
 	d.accepted(k, verdict.Service.Name)
 	left = min(s.Until-bootTime()+time.Second/2, verdict.TTL)
-	return wire.Answer{Status: wire.Opened, TTL: uint16(max(left/time.Second, 1)), Port: verdict.Service.Port}
+	return wire.Answer{Status: wire.Opened, TTL: uint16(max(left/time.Second, 1)), Port: verdict.Service.PortFor(verdict.Source.Addr())}
 }
 
 func (d *Daemon) obeyClose(k verify.Knock) wire.Answer {

@@ -36,7 +36,16 @@ type Service struct {
 	IPv6Prefix int           // bits of an IPv6 source that are opened for, 48 to 128; 0 means 128
 	IPv4, IPv6 bool          // the address families it can open for; at least one
 	Roam       bool          // an opening follows its device to a new address; policy only carries it
-	Port       uint16        // the one public port, or 0; policy only carries it
+	Port       uint16        // the one public port of the router, or 0; policy only carries it
+	Pinhole    bool          // over IPv6 the port is not the router's, but that of a host behind it
+}
+
+// PortFor returns the port of the router that an address connects to, or 0 if there is not exactly one.
+func (s Service) PortFor(a netip.Addr) uint16 {
+	if s.Pinhole && a.Is6() {
+		return 0
+	}
+	return s.Port
 }
 
 // prefix returns what is opened for an address: the address itself for IPv4, its masked prefix for IPv6.

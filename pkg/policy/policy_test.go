@@ -121,3 +121,19 @@ func mustRules(t testing.TB, services []policy.Service, groups []policy.Group) *
 	}
 	return rules
 }
+
+func TestPortFor(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8::10")
+	for _, c := range []struct {
+		service policy.Service
+		v4, v6  uint16
+	}{
+		{policy.Service{}, 0, 0},
+		{policy.Service{Port: 443}, 443, 443},
+		{policy.Service{Port: 443, Pinhole: true}, 443, 0},
+	} {
+		if a, b := c.service.PortFor(v4), c.service.PortFor(v6); a != c.v4 || b != c.v6 {
+			t.Errorf("%+v: %d and %d", c.service, a, b)
+		}
+	}
+}
