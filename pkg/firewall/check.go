@@ -37,18 +37,37 @@ func (r Ruleset) Check() error {
 			fail("always_allow %v: want a network without host bits, and not everybody, as 192.168.1.0/24", p)
 		}
 	}
+	for _, p := range r.LAN {
+		if !canonical(p) {
+			fail("lan %v: want a network without host bits, as 192.168.1.0/24", p)
+		}
+	}
 	names := map[string]bool{}
 	for _, s := range r.Services {
 		if names[s.Name] {
 			fail("service %q: the name is used twice", s.Name)
 		}
 		names[s.Name] = true
-		for _, err := range s.check() {
+		for _, err := range append(s.check(), r.outside(s)...) {
 			fail("service %q: %w", s.Name, err)
 		}
 	}
 	errs = append(errs, r.overlaps()...)
 	return errors.Join(append(errs, holeClashes(r.Services)...)...)
+}
+
+// outside returns an error for each target that is in no network behind the router.
+func (r Ruleset) outside(s Service) []error {
+	if !r.Hairpins(s) {
+		return nil
+	}
+	var errs []error
+	for _, to := range s.Forward.Targets() {
+		if !slices.ContainsFunc(r.LAN, func(p netip.Prefix) bool { return p.Contains(to.Addr()) }) {
+			errs = append(errs, fmt.Errorf("forward to %v: that is in none of the networks behind the router, %v", to, r.LAN))
+		}
+	}
+	return errs
 }
 
 // claim is a range of ports and whose it is. The order is that of the ruleset.

@@ -170,6 +170,16 @@ type Ruleset struct {
 
 	// AlwaysAllow sources have every door open, always.
 	AlwaysAllow []netip.Prefix
+
+	// LAN is the networks behind the router; none: not known. Targets of forwards must be in them, and who comes from there
+	// through a forward gets the router's address, so that answers come back by the router and are translated too, where
+	// the target could send them on a way of its own.
+	LAN []netip.Prefix
+}
+
+// Hairpins reports whether a service has a target that sources in the LAN may come to through the router.
+func (r Ruleset) Hairpins(s Service) bool {
+	return len(r.LAN) > 0 && s.Forward != nil && len(s.Forward.Targets()) > 0
 }
 
 // Service returns the service of that name.

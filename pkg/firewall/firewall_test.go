@@ -121,6 +121,10 @@ func TestRulesetCheck(t *testing.T) {
 		{"two bits", "exactly one bit", func(r *firewall.Ruleset) { r.Mark = 3 }},
 		{"host bits", "host bits", func(r *firewall.Ruleset) { r.AlwaysAllow[0] = netip.MustParsePrefix("192.168.1.1/24") }},
 		{"invalid network", "always_allow", func(r *firewall.Ruleset) { r.AlwaysAllow[0] = netip.Prefix{} }},
+		{"LAN host bits", "lan 192.168.1.1/24", func(r *firewall.Ruleset) { r.LAN = []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24")} }},
+		{"outside the LAN", "in none of the networks", func(r *firewall.Ruleset) {
+			r.LAN = []netip.Prefix{netip.MustParsePrefix("192.168.2.0/24"), netip.MustParsePrefix("fd00::/64")}
+		}},
 		{"empty name", "a name is", func(r *firewall.Ruleset) { r.Services[0].Name = "" }},
 		{"long name", "a name is", func(r *firewall.Ruleset) { r.Services[0].Name = strings.Repeat("a", 33) }},
 		{"strange name", "a name is", func(r *firewall.Ruleset) { r.Services[0].Name = "a\"b" }},

@@ -84,6 +84,7 @@ var conformance = []struct {
 	{"forward with one family", testOneFamily, answers},
 	{"service that opens and forwards", testBoth, packets},
 	{"forward to the router itself", testToItself, packets},
+	{"hairpin from the LAN", testHairpin, packets},
 	{"mark", testMarks, packets},
 	{"foreign rules stay as they are", testForeign, packets},
 	{"what another program damages is noticed", testHealing, packets},

@@ -29,6 +29,7 @@ func rules() firewall.Ruleset {
 	return firewall.Ruleset{
 		Mark: 1 << 20, KnockPort: 41372,
 		AlwaysAllow: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd00::/8")},
+		LAN:         []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd00:1::/64")},
 		Services: []firewall.Service{
 			{Name: "ssh", Open: []firewall.Ports{{Proto: firewall.TCP, First: 22, Last: 22}}, Guard: firewall.GuardReject},
 			{Name: "a-name-that-has-thirty-two-chars", Open: []firewall.Ports{{Proto: firewall.UDP, First: 60000, Last: 65535}}, IPv6Prefix: 56, Cut: true},

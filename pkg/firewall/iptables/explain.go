@@ -82,6 +82,7 @@ var features = []feature{
 	{"address types (module xt_addrtype)", "mangle", passing},
 	{"marks (module xt_mark)", "mangle", "-j MARK --set-xmark 0x1/0x1"},
 	{"reject (module ipt_REJECT or ip6t_REJECT)", "filter", "-p tcp -j REJECT --reject-with tcp-reset"},
+	{"masquerading (module xt_MASQUERADE, for lan)", "nat", "-j MASQUERADE"},
 	{"connection labels (module xt_connlabel, for guard off with cut)", "mangle", addLabel},
 }
 
@@ -100,7 +101,7 @@ func (b *Backend) diagnose(err error) error {
 			continue
 		}
 		for _, one := range features {
-			if f.lacks(one, set) {
+			if (one.table != "nat" || f.noNAT == nil) && f.lacks(one, set) {
 				missing = append(missing, one.name)
 			}
 		}

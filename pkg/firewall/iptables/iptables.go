@@ -18,6 +18,9 @@
 // the router's ports: guard leads to h-NAME, nat to m-NAME, which only sets the mark, and cut to o-NAME. What reject is
 // for the router, pass in filter FORWARD is for them, with p-NAME.
 //
+// Where networks behind the router are known, nat POSTROUTING leads to hairpin, and that to s-NAME by the port that the
+// client used: who came from them by a door gets the router's address.
+//
 // The guard drops in mangle, where no ACCEPT of anybody else's rules in the filter table can undo it, and before a
 // connection is remembered, so a UDP client that was too early leaves nothing behind. Rejecting is possible in filter
 // only, so an ACCEPT there, or a DNAT, that others insert before ours while we run undoes it until the next Apply. The mark is set twice, since rules in mangle behind ours may set whole marks.

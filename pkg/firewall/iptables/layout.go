@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ const (
 	guardChain  = "guard"
 	permitChain = "permit"
 	natChain    = "nat"
+	lanChain    = "hairpin"
 	inputChain  = "input"
 	rejectChain = "reject"
 	refuseChain = "refuse" // the answer of a closed port
@@ -31,6 +33,7 @@ type hook struct{ table, builtin, chain string }
 var hooks = []hook{
 	{"filter", "INPUT", rejectChain},
 	{"filter", "FORWARD", passChain},
+	{"nat", "POSTROUTING", lanChain},
 	{"nat", "PREROUTING", natChain},
 	{"mangle", "INPUT", inputChain},
 	{"mangle", "POSTROUTING", cutChain},
@@ -74,6 +77,7 @@ func (g generation) write(r firewall.Ruleset, v6 bool) layout {
 	l := layout{r, g, v6, map[string]*chains{}}
 	l.guard()
 	l.nat()
+	l.hairpin()
 	if slices.ContainsFunc(r.Services, func(s firewall.Service) bool { return s.Guard == firewall.GuardReject }) {
 		l.refuse()
 	}
@@ -286,6 +290,36 @@ func (l layout) forward(chain string, s firewall.Service) {
 	}
 	if s.Guard != firewall.GuardOff {
 		l.rule("nat", chain, "-j ACCEPT")
+	}
+}
+
+// hairpin gives the router's address to who came from the LAN by one of our doors, so that answers come back here.
+func (l layout) hairpin() {
+	var leaves []leaf
+	for _, s := range l.Services {
+		if !l.Hairpins(s) || l.target(s) == "" {
+			continue
+		}
+		chain := "s-" + short(s.Name)
+		for _, to := range s.Forward.Targets() {
+			if to.Addr().Is6() == l.v6 {
+				l.masquerade(chain, s, to)
+			}
+		}
+		leaves = appendLeaves(leaves, l.to(chain), s.Forward.Port)
+	}
+	l.dispatch("nat", lanChain, byOriginalPort, leaves)
+}
+
+func (l layout) masquerade(chain string, s firewall.Service, to netip.AddrPort) {
+	for _, p := range l.LAN {
+		if p.Addr().Is6() != l.v6 {
+			continue
+		}
+		for _, set := range l.permitted(s) {
+			l.rule("nat", chain, fmt.Sprintf("-s %v", p), translated, byPort(s.Forward.At(to)), fmt.Sprintf("-d %v", to.Addr()),
+				l.fromSet(set), "-j MASQUERADE")
+		}
 	}
 }
 

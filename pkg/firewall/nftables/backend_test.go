@@ -384,7 +384,7 @@ func TestAlwaysElements(t *testing.T) {
 		networks = append(networks, netip.MustParsePrefix(p))
 	}
 	show := func(v6 bool) (all []string) {
-		for _, e := range alwaysElements(networks, v6) {
+		for _, e := range intervals(networks, v6) {
 			a, _ := netip.AddrFromSlice(e.key)
 			all = append(all, fmt.Sprint(a, e.end))
 		}

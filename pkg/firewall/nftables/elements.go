@@ -64,9 +64,17 @@ func alwaysSet(v6 bool) string {
 	return "always4"
 }
 
-func (l layout) always() {
+func lanSet(v6 bool) string {
+	if v6 {
+		return "lan6"
+	}
+	return "lan4"
+}
+
+// networks makes a set of networks for each family that has some.
+func (l layout) networks(name func(v6 bool) string, networks []netip.Prefix, comment string) {
 	for _, v6 := range families {
-		elements := alwaysElements(l.AlwaysAllow, v6)
+		elements := intervals(networks, v6)
 		if len(elements) == 0 {
 			continue
 		}
@@ -74,14 +82,14 @@ func (l layout) always() {
 		if v6 {
 			key = nftables.TypeIP6Addr
 		}
-		l.addSet(set{name: l.of(alwaysSet(v6)), key: key, flags: unix.NFT_SET_INTERVAL, comment: "never shut out"})
-		l.elements(unix.NFT_MSG_NEWSETELEM, l.of(alwaysSet(v6)), elements)
+		l.addSet(set{name: l.of(name(v6)), key: key, flags: unix.NFT_SET_INTERVAL, comment: comment})
+		l.elements(unix.NFT_MSG_NEWSETELEM, l.of(name(v6)), elements)
 	}
 }
 
-// alwaysElements returns the intervals of one family's networks. Networks are nested or apart; nested ones are left
+// intervals returns the intervals of one family's networks. Networks are nested or apart; nested ones are left
 // out, since intervals must not overlap.
-func alwaysElements(networks []netip.Prefix, v6 bool) []element {
+func intervals(networks []netip.Prefix, v6 bool) []element {
 	var all []element
 	for i, p := range networks {
 		if p.Addr().Is6() != v6 || nested(networks, i) {

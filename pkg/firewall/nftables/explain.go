@@ -105,6 +105,10 @@ var features = []feature{
 			express(&expr.Immediate{Register: 1, Data: make([]byte, 4)}),
 			express(&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1}),
 		}),
+	{"masquerading (module nft_masq, for lan)", func(b *batch) {
+		b.addChain(probeChain, "", new(bases[srcnatChain].hook))
+		b.addRule(probeChain, masquerade()...)
+	}},
 	probeRule("connection labels (CONFIG_NF_CONNTRACK_LABELS, for guard off with cut)", *nftables.ChainHookPrerouting, nftables.ChainTypeFilter, addLabel()),
 }
 

@@ -23,6 +23,7 @@ const (
 	guardChain  = "guard"
 	dnatChain   = "dstnat" // dnat is a word of nft's language
 	cutChain    = "cut"
+	srcnatChain = "srcnat"
 	permitChain = "permit"
 	knockChain  = "knock"
 )
@@ -43,6 +44,8 @@ var bases = map[string]base{
 	guardChain: {hook{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, -110}, "who has no door gets no further"},
 	dnatChain:  {hook{nftables.ChainTypeNAT, *nftables.ChainHookPrerouting, -101}, "doors to hosts behind the router"},
 	cutChain:   {hook{nftables.ChainTypeFilter, *nftables.ChainHookPostrouting, 150}, "no answer to who has no door any more"},
+	// before others' source NAT, which might take what comes from the LAN for something else
+	srcnatChain: {hook{nftables.ChainTypeNAT, *nftables.ChainHookPostrouting, 99}, "answers to the LAN come back this way"},
 }
 
 // generation is what the names of one Apply's chains and sets end with, but for the base chains: nothing, or .1 and so on.
@@ -80,7 +83,7 @@ func next(names []string) generation {
 // needs reports whether a ruleset has rules in the base chain.
 func needs(r firewall.Ruleset, base string) bool {
 	return base == guardChain || slices.ContainsFunc(r.Services, func(s firewall.Service) bool {
-		return base == dnatChain && translates(s) || base == cutChain && s.Cut
+		return base == dnatChain && translates(s) || base == cutChain && s.Cut || base == srcnatChain && r.Hairpins(s)
 	})
 }
 
@@ -122,7 +125,10 @@ type layout struct {
 }
 
 func (l layout) write() {
-	l.always()
+	l.networks(alwaysSet, l.AlwaysAllow, "never shut out")
+	if needs(l.Ruleset, srcnatChain) {
+		l.networks(lanSet, l.LAN, "behind the router")
+	}
 	l.addChain(l.of(permitChain), "has a door; other tables may accept the mark", nil)
 	l.addRule(l.of(permitChain), rule(addMark(l.Mark), accept)...)
 	for _, s := range l.Services {
@@ -131,6 +137,7 @@ func (l layout) write() {
 	l.guardStage()
 	l.dnatStage()
 	l.cutStage()
+	l.srcnatStage()
 }
 
 func (l layout) doors(s firewall.Service) {
@@ -378,6 +385,34 @@ func (l layout) cut(chain string, s firewall.Service) {
 		l.addRule(chain, rule(resetting(), fromOurs(), accept)...) // the answer of a closed port, or the end of a connection
 	}
 	l.addRule(chain, rule(fromOurs(), drop)...)
+}
+
+func (l layout) srcnatStage() {
+	var targets []target
+	for _, s := range l.Services {
+		if l.Hairpins(s) {
+			chain := l.of("srcnat_" + s.Name)
+			l.addChain(chain, describe(s), nil)
+			l.hairpin(chain, s)
+			targets = appendTargets(targets, chain, s.Forward.Port)
+		}
+	}
+	if len(targets) > 0 {
+		l.stage(srcnatChain, nil, byOriginalPort, targets, nil)
+	}
+}
+
+// hairpin writes one service's chain, for what one of our doors has led to its target.
+func (l layout) hairpin(chain string, s firewall.Service) {
+	for _, to := range s.Forward.Targets() {
+		v6 := to.Addr().Is6()
+		if !slices.ContainsFunc(l.LAN, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 }) {
+			continue
+		}
+		for _, from := range l.permittedFamily(s, v6, fromSet) {
+			l.addRule(chain, rule(fromSet(v6, l.of(lanSet(v6)), 128), translated(), toAddr(to.Addr()), toPorts(s.Forward.At(to)), from, masquerade())...)
+		}
+	}
 }
 
 var families = []bool{false, true} // v6

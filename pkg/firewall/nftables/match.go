@@ -53,6 +53,14 @@ func established() []part {
 	}
 }
 
+// ct status dnat
+func translated() []part {
+	const dnat = 1 << 5 // IPS_DST_NAT
+	return []part{
+		express(&expr.Ct{Key: expr.CtKeySTATUS, Register: 1}), mask(native.PutUint32(dnat)), compare(expr.CmpOpNeq, native.PutUint32(0)),
+	}
+}
+
 // fib daddr type unicast: the packet is for another host, and only passes.
 func passing() []part {
 	return []part{
@@ -177,6 +185,17 @@ func ctOriginal(key uint32) part {
 	}
 }
 
+// ip daddr A, ip6 daddr A
+func toAddr(a netip.Addr) []part {
+	parts := ipFamily(a.Is6())
+	if a.Is6() {
+		parts = append(parts, network(24, 16))
+	} else {
+		parts = append(parts, network(16, 4))
+	}
+	return append(parts, compare(expr.CmpOpEq, a.AsSlice()))
+}
+
 func ipFamily(v6 bool) []part {
 	n := byte(unix.NFPROTO_IPV4)
 	if v6 {
@@ -290,6 +309,9 @@ func dnatByMap(to netip.Addr, name string) []part {
 		express(&expr.NAT{Type: expr.NATTypeDestNAT, Family: protocolOf(to), RegAddrMin: 1, RegProtoMin: 2}),
 	}
 }
+
+// masquerade
+func masquerade() []part { return []part{express(&expr.Masq{})} }
 
 func protocolOf(a netip.Addr) uint32 {
 	if a.Is6() {
