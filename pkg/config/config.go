@@ -60,6 +60,7 @@ type Config struct {
 	Window       time.Duration  // how far a packet's time may be from the knock clock
 	Mark         uint32         // the one bit that permitted packets carry
 	AlwaysAllow  []netip.Prefix // networks that need no knock; masked, sorted, none within another
+	LAN          []netip.Prefix // the networks behind the router; masked, sorted, none within another; none: not known
 	Limits       flood.Limits   // the budget for public-key work
 	TestLoopback bool           // loopback addresses may knock; for tests only
 	LogJSON      bool           // logs are JSON instead of text
@@ -146,7 +147,7 @@ func (c *Config) InviteAddr() (string, error) {
 
 // Ruleset returns the static part of the firewall, for knocks that come to a UDP port.
 func (c *Config) Ruleset(port uint16) firewall.Ruleset {
-	return firewall.Ruleset{Services: c.Doors, KnockPort: port, Mark: c.Mark, AlwaysAllow: c.AlwaysAllow}
+	return firewall.Ruleset{Services: c.Doors, KnockPort: port, Mark: c.Mark, AlwaysAllow: c.AlwaysAllow, LAN: c.LAN}
 }
 
 // CheckAllow returns nil if all the names in a device's list of rights exist. The error names those that don't and lists

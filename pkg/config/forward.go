@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"spad/pkg/firewall"
@@ -29,7 +30,7 @@ func (s *service) forward() {
 		}
 		s.door.Forward.Port = p
 	}
-	f.targets(s.door.Forward)
+	f.targets(s.door.Forward, s.lan)
 	f.pinhole(s.door.Forward)
 	s.policy.IPv4, s.policy.IPv6 = s.door.Forward.To4.IsValid(), s.door.Forward.To6.IsValid() || pinhole
 	s.policy.Pinhole = pinhole
@@ -66,9 +67,9 @@ func (t table) pinhole(f *firewall.Forward) {
 }
 
 // targets reads where a forward goes: a text, or a list of one per family.
-func (t table) targets(f *firewall.Forward) {
+func (t table) targets(f *firewall.Forward, lan []netip.Prefix) {
 	if text, ok := t.keys["to"].(string); ok {
-		t.target(f, text, func(what, remedy string) { t.bad("to", what, remedy) })
+		t.target(f, text, lan, func(what, remedy string) { t.bad("to", what, remedy) })
 		return
 	}
 	list := t.texts("to", "192.168.1.50:80")
@@ -76,11 +77,11 @@ func (t table) targets(f *firewall.Forward) {
 		t.bad("to", "the list is empty", `name the host, such as to = "192.168.1.50:80"`)
 	}
 	for _, item := range list {
-		t.target(f, item.text, func(what, remedy string) { t.badItem("to", item.i, what, remedy) })
+		t.target(f, item.text, lan, func(what, remedy string) { t.badItem("to", item.i, what, remedy) })
 	}
 }
 
-func (t table) target(f *firewall.Forward, text string, bad func(what, remedy string)) {
+func (t table) target(f *firewall.Forward, text string, lan []netip.Prefix, bad func(what, remedy string)) {
 	to, last, ok := parseTarget(text)
 	if !ok {
 		bad(quote(text)+" is no address and port", `write "192.168.1.50:80", "[fd00::5]:80" or "192.168.1.50:9000-9010": an address, not a name`)
@@ -89,6 +90,9 @@ func (t table) target(f *firewall.Forward, text string, bad func(what, remedy st
 	what, remedy := checkTarget(to)
 	if what == "" && f.Port.First != 0 {
 		what, remedy = checkLength(*f, to, last)
+	}
+	if what == "" {
+		what, remedy = checkInside(to.Addr(), lan)
 	}
 	if what != "" {
 		bad(what, remedy)
@@ -131,6 +135,24 @@ func checkLength(f firewall.Forward, to netip.AddrPort, last uint16) (what, reme
 		to = same
 	}
 	return fmt.Sprintf("%v is %s and leads to %d", f.Port, plural(n, "port"), at), fmt.Sprintf("write as many on both sides, as %q", rangeText(to, n))
+}
+
+// checkInside refuses a target that is not behind the router, where the file says what is.
+func checkInside(to netip.Addr, lan []netip.Prefix) (what, remedy string) {
+	if len(lan) == 0 || slices.ContainsFunc(lan, func(p netip.Prefix) bool { return p.Contains(to) }) {
+		return "", ""
+	}
+	var inside []string
+	for _, p := range lan {
+		inside = append(inside, p.String())
+	}
+	bits := 24
+	if to.Is6() {
+		bits = 64
+	}
+	missing, _ := to.Prefix(bits) // no address fails for these lengths
+	return fmt.Sprintf("%v is not behind the router: lan is %s", to, strings.Join(inside, ", ")),
+		fmt.Sprintf("name a host in there, or add its network to lan, such as %q", missing)
 }
 
 // rangeText writes a target of so many ports as parseTarget reads it.

@@ -147,7 +147,8 @@ func asWritten(t testing.TB, data []byte, c *Config) {
 		asWrittenDoor(t, raw, written, d)
 		asWrittenPolicy(t, written, c, d)
 	}
-	asWrittenNetworks(t, raw, c)
+	asWrittenNetworks(t, raw["always_allow"], c.AlwaysAllow)
+	asWrittenNetworks(t, raw["lan"], c.LAN)
 	groups, _ := raw["group"].(map[string]any)
 	for _, g := range c.Rules.Groups() {
 		written := groups[g.Name].(map[string]any)
@@ -310,10 +311,10 @@ func asWrittenPolicy(t testing.TB, written map[string]any, c *Config, d firewall
 	}
 }
 
-// asWrittenNetworks checks that always_allow is as wide as what is written: each network is there, and nothing else.
-func asWrittenNetworks(t testing.TB, raw map[string]any, c *Config) {
+// asWrittenNetworks checks that networks are as wide as what is written: each is there, and nothing else.
+func asWrittenNetworks(t testing.TB, raw any, networks []netip.Prefix) {
 	written := map[netip.Prefix]bool{}
-	texts, _ := raw["always_allow"].([]any)
+	texts, _ := raw.([]any)
 	for _, text := range texts {
 		p, err := netip.ParsePrefix(text.(string))
 		if err != nil {
@@ -322,14 +323,14 @@ func asWrittenNetworks(t testing.TB, raw map[string]any, c *Config) {
 		}
 		written[p] = true
 	}
-	for _, p := range c.AlwaysAllow {
+	for _, p := range networks {
 		if !written[p] || p.Bits() == 0 {
-			t.Fatalf("%v is always allowed, written is %v", p, texts)
+			t.Fatalf("there is %v, written is %v", p, texts)
 		}
 	}
 	for p := range maps.Keys(written) {
-		if !slices.ContainsFunc(c.AlwaysAllow, func(q netip.Prefix) bool { return q.Bits() <= p.Bits() && q.Contains(p.Addr()) }) {
-			t.Fatalf("%v is written, always allowed is %v", p, c.AlwaysAllow)
+		if !slices.ContainsFunc(networks, func(q netip.Prefix) bool { return q.Bits() <= p.Bits() && q.Contains(p.Addr()) }) {
+			t.Fatalf("%v is written, there is %v", p, networks)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func describe(c *Config) string {
 		key = c.KeyFile
 	}
 	fmt.Fprintf(&b, "listen %s port %d invite %q %v key %s\n", c.Listen, c.Port, addr, err != nil, filepath.ToSlash(key))
-	fmt.Fprintf(&b, "firewall %s mark %#x always %v capture %s loopback %v json %v\n", strings.TrimSpace(c.Firewall+" "+c.IPTables), c.Mark, c.AlwaysAllow, c.Capture, c.TestLoopback, c.LogJSON)
+	fmt.Fprintf(&b, "firewall %s mark %#x always %v lan %v capture %s loopback %v json %v\n", strings.TrimSpace(c.Firewall+" "+c.IPTables), c.Mark, c.AlwaysAllow, c.LAN, c.Capture, c.TestLoopback, c.LogJSON)
 	fmt.Fprintf(&b, "window %v budget %+v\n", c.Window, c.Limits)
 	for _, d := range c.Doors {
 		s, ok := c.Rules.Service(d.Name)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ type service struct {
 	table
 	policy policy.Service
 	door   firewall.Service
+	lan    []netip.Prefix
 	claims []claim // the same ports as in door, and where each is written
 }
 
@@ -46,11 +48,11 @@ func (s services) policies() []policy.Service {
 }
 
 // services reads all services. Ports must belong to one of them, or to knocks.
-func (t table) services(knockPort uint16) services {
+func (t table) services(knockPort uint16, lan []netip.Prefix) services {
 	guard, ipv6Prefix := t.guard(firewall.GuardDrop), t.ipv6Prefix(128)
 	var all services
 	for _, in := range t.tables("service", serviceKind) {
-		s := service{table: in}
+		s := service{table: in, lan: lan}
 		s.read(guard, ipv6Prefix)
 		all = append(all, s)
 	}

@@ -34,7 +34,8 @@ func (r *reader) config(data []byte) *Config {
 	c.IPTables = t.iptables(c.Firewall)
 	t.addresses(c)
 	c.Window, _ = t.duration("window", DefaultWindow, MinWindow, MaxWindow)
-	services := t.services(c.Port)
+	c.LAN = t.lan()
+	services := t.services(c.Port, c.LAN)
 	groups := t.groups(services)
 	c.Doors = services.doors()
 	c.Devices = t.devices(services, groups)
@@ -143,6 +144,26 @@ func (t table) alwaysAllow() []netip.Prefix {
 				`name only the networks that you trust, such as "192.168.1.0/24"`)
 		}
 		networks = append(networks, p.network)
+	}
+	return outermost(networks)
+}
+
+// lan reads the networks behind the router. If one is wrong there are none, since all else would seem to be outside.
+func (t table) lan() []netip.Prefix {
+	var networks []netip.Prefix
+	all := t.networks("lan")
+	for _, p := range all {
+		if p.network.Bits() == 0 {
+			t.badItem("lan", p.i, p.network.String()+" is the whole internet", `name only the networks behind the router, such as "192.168.1.0/24"`)
+		}
+		networks = append(networks, p.network)
+	}
+	v, isList := t.keys["lan"].([]any)
+	switch {
+	case isList && len(v) == 0:
+		t.bad("lan", "the list is empty, so that no host would be behind the router", "name the networks, or drop the line")
+	case len(all) < len(v):
+		return nil
 	}
 	return outermost(networks)
 }
