@@ -170,6 +170,52 @@ func testRefused(t *testing.T, f Factory) {
 	s.must(s.Shut())
 }
 
+// testRefusedRules: rules that make no sense change nothing of those that hold.
+func testRefusedRules(t *testing.T, f Factory) {
+	s := newScene(t, f, nil)
+	doors := s.doors(s.Laptop, time.Hour)
+	s.must(s.Open(doors...))
+	elsewhere, one, two := netip.MustParseAddrPort("192.168.2.50:80"), netip.MustParseAddr("2001:db8:5::50"), netip.MustParseAddr("::50")
+	ports := firewall.Ports{Proto: firewall.TCP, First: 2100, Last: 2110}
+	hole := func(name string, a netip.Addr, bits int) firewall.Service {
+		return firewall.Service{Name: name, Forward: &firewall.Forward{Port: ports, Hole: firewall.Hole{Addr: a, Bits: bits}}}
+	}
+	for name, more := range map[string]struct {
+		lan      string
+		services []firewall.Service
+	}{
+		"a port twice": {services: []firewall.Service{{Name: "x", Open: []firewall.Ports{ports}}, {Name: "y", Open: []firewall.Ports{ports}}}},
+		"a port that is forwarded": {services: []firewall.Service{
+			{Name: "x", Open: []firewall.Ports{ports}}, {Name: "y", Forward: &firewall.Forward{Port: ports, To4: elsewhere}},
+		}},
+		"the knock port":        {services: []firewall.Service{{Name: "x", Open: []firewall.Ports{{Proto: firewall.UDP, First: 41000, Last: 42000}}}}},
+		"outside the LAN":       {"192.168.1.0/24", []firewall.Service{{Name: "x", Forward: &firewall.Forward{Port: ports, To4: elsewhere}}}},
+		"a host's port twice":   {services: []firewall.Service{hole("x", one, 128), hole("y", two, 64)}},
+		"a pinhole for many":    {services: []firewall.Service{hole("x", two, 8)}},
+		"behind the last port":  {services: []firewall.Service{{Name: "x", Forward: &firewall.Forward{Port: ports, To4: netip.MustParseAddrPort("192.168.1.50:65530")}}}},
+		"a pinhole of IPv4":     {services: []firewall.Service{hole("x", elsewhere.Addr(), 128)}},
+		"a target of no family": {services: []firewall.Service{{Name: "x", Forward: &firewall.Forward{Port: ports}}}},
+	} {
+		bad := s.rules
+		bad.Services = append(bad.Services[:len(bad.Services):len(bad.Services)], more.services...)
+		if more.lan != "" {
+			bad.LAN = []netip.Prefix{netip.MustParsePrefix(more.lan), netip.MustParsePrefix("fd00:1::/64")}
+		}
+		if err := s.Apply(bad, nil); err == nil {
+			t.Errorf("%s: applied", name)
+		}
+	}
+	got, err := s.Doors()
+	s.must(err)
+	if sources(got) != sources(doors) {
+		t.Errorf("listed after all was refused:\n%s", sources(got))
+	}
+	s.every(func(w way) {
+		s.open(s.Laptop, w, "all was refused")
+		s.shut(s.Stranger, w, "all was refused")
+	})
+}
+
 func testDown(t *testing.T, f Factory) {
 	s := newScene(t, f, nil)
 	s.must(s.Open(s.doors(s.Laptop, time.Hour)...))

@@ -85,6 +85,10 @@ var conformance = []struct {
 	{"service that opens and forwards", testBoth, packets},
 	{"forward to the router itself", testToItself, packets},
 	{"hairpin from the LAN", testHairpin, packets},
+	{"uplink that is a bridge", testBridgeUplink, packets},
+	{"uplink from point to point", testTunnelUplink, packets},
+	{"two uplinks", testTwoUplinks, packets},
+	{"address of the uplink changes", testAddressChange, packets},
 	{"mark", testMarks, packets},
 	{"foreign rules stay as they are", testForeign, packets},
 	{"what another program damages is noticed", testHealing, packets},
@@ -94,4 +98,5 @@ var conformance = []struct {
 	{"down removes only ours", testDown, answers},
 	{"thousands of doors", testMany, answers},
 	{"what makes no sense is refused", testRefused, answers},
+	{"rules that make no sense change nothing", testRefusedRules, answers},
 }

@@ -92,9 +92,9 @@ func newNamespace() (*os.File, error) {
 }
 
 // connect makes the link between the host and its via.
-func (h *Host) connect() error {
+func (h *Host) connect(up string) error {
 	h.lab.links++
-	h.up, h.down, h.hops = "up0", fmt.Sprintf("%.10s-%d", h.Name, h.lab.links), linkHops(h.lab.links)
+	h.up, h.down, h.hops = up, fmt.Sprintf("%.10s-%d", h.Name, h.lab.links), linkHops(h.lab.links)
 	veth := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: h.down}, PeerName: h.up, PeerNamespace: netlink.NsFd(h.ns.Fd()),
 	}

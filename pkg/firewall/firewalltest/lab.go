@@ -15,7 +15,8 @@ import (
 //	                                                            lanhost 192.168.1.50 fd00:1::50
 //
 // Everybody reaches everybody by routes alone; there is no filter and, but for AddHome, no NAT. Links are veth pairs,
-// so what a LAN host sends always passes the router. There are no names and no default firewall rules.
+// so what a LAN host sends always passes the router, until AddNeighbour puts a bridge there. The router's uplink can become
+// another kind of link, and have a second one beside it. There are no names and no default firewall rules.
 type Lab struct {
 	Internet *Host // the provider in between; tests rarely need it
 	Laptop   *Host
@@ -61,7 +62,7 @@ func NewLab(tb testing.TB) *Lab {
 func (l *Lab) AddHost(name string, via *Host, ip4, ip6 string) *Host {
 	l.tb.Helper()
 	h := l.host(name, via)
-	l.check(h.connect())
+	l.check(h.connect("up0"))
 	for _, text := range []string{ip4, ip6} {
 		if text != "" {
 			a := netip.MustParseAddr(text)
