@@ -1,8 +1,10 @@
 package daemon_test
 
 import (
+	"net/netip"
 	"testing"
 
+	"spad/pkg/firewall/firewalltest"
 	"spad/pkg/wire"
 )
 
@@ -52,4 +54,73 @@ forward = { port = "tcp/8000-8010", to = "192.168.1.50:75-85" }
 	if got := get(r.Laptop, host); got != "" {
 		t.Errorf("the host answers %q after the door was shut", got)
 	}
+}
+
+// knocksAt opens web at an address of the router over each family, sees it there and at others, and closes it.
+func (r *rig) knocksAt(d *device, when string, at *firewalltest.Host, others ...*firewalltest.Host) {
+	r.t.Helper()
+	for _, v6 := range []bool{false, true} {
+		p, w := d.seal(open("web"))
+		a, err := r.exchangeAt(at.At(v6, r.port), r.Laptop, p, w)
+		if err != nil || a.Status != wire.Opened || a.Seen != r.Laptop.Addr(v6) {
+			r.t.Errorf("%s, IPv6 %v: %+v, %v", when, v6, a, err)
+		}
+		for _, h := range append(others, at) {
+			if got := get(r.Laptop, h.At(v6, 8080)); got != "router" {
+				r.t.Errorf("%s: %s answers %q", when, h.At(v6, 8080), got)
+			}
+			if got := get(r.Stranger, h.At(v6, 8080)); got != "" {
+				r.t.Errorf("%s: %s answers a stranger %q", when, h.At(v6, 8080), got)
+			}
+		}
+	}
+	r.must("close", "--all")
+	r.sees(r.Laptop, 8080, "", "")
+}
+
+func TestUplinks(t *testing.T) {
+	t.Run("bridge", func(t *testing.T) {
+		r := newRig(t, services)
+		if err := r.Router.BridgeUplink(); err != nil {
+			t.Fatal(err)
+		}
+		r.start()
+		r.knocksAt(r.newDevice("laptop", "web"), "over a bridge", r.Router)
+	})
+	t.Run("point to point", func(t *testing.T) {
+		r := newRig(t, services)
+		if err := r.Router.TunnelUplink(); err != nil {
+			t.Fatal(err)
+		}
+		r.start()
+		r.knocksAt(r.newDevice("laptop", "web"), "over a tunnel", r.Router)
+	})
+	t.Run("two", func(t *testing.T) { // the answer comes from the address that was knocked at, or the laptop would not hear it
+		r := newRig(t, services)
+		second := r.AddUplink(r.Router, "198.51.100.1", "2001:db8:2::1")
+		r.start()
+		d := r.newDevice("laptop", "web")
+		r.knocksAt(d, "at the first", r.Router, second)
+		r.knocksAt(d, "at the second", second, r.Router)
+	})
+	t.Run("new addresses", func(t *testing.T) { // and nobody reloads anything
+		r := newRig(t, services)
+		r.start()
+		d := r.newDevice("laptop", "web,nas")
+		for _, v6 := range []bool{false, true} {
+			p, w := d.seal(open("nas"))
+			if a, err := r.exchange(r.Laptop, v6, p, w); err != nil || a.Status != wire.Opened {
+				t.Fatalf("%+v, %v", a, err)
+			}
+		}
+		r.sees(r.Laptop, 7890, "lan host", "lan host")
+		for _, a := range []string{"198.51.100.7", "2001:db8:2::7"} {
+			if err := r.Router.MoveTo(netip.MustParseAddr(a)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.sees(r.Laptop, 7890, "lan host", "lan host")
+		r.sees(r.Stranger, 7890, "", "")
+		r.knocksAt(d, "at a new address", r.Router)
+	})
 }

@@ -347,7 +347,11 @@ func (r *rig) send(h *firewalltest.Host, p []byte, w wire.Waiter) string {
 }
 
 func (r *rig) exchange(h *firewalltest.Host, v6 bool, p []byte, w wire.Waiter) (wire.Answer, error) {
-	c, err := h.Dial("udp", r.Router.At(v6, r.port), time.Second)
+	return r.exchangeAt(r.Router.At(v6, r.port), h, p, w)
+}
+
+func (r *rig) exchangeAt(router string, h *firewalltest.Host, p []byte, w wire.Waiter) (wire.Answer, error) {
+	c, err := h.Dial("udp", router, time.Second)
 	if err != nil {
 		return wire.Answer{}, err
 	}
