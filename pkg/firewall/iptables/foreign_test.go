@@ -54,29 +54,41 @@ func TestMarkOverwritten(t *testing.T) {
 				{Name: "forward", Forward: &firewall.Forward{
 					Port: firewall.Ports{Proto: firewall.TCP, First: port + 2, Last: port + 2}, To4: netip.AddrPortFrom(l.LANHost.IP4, port),
 				}},
+				{Name: "hole", Forward: &firewall.Forward{
+					Port: firewall.Ports{Proto: firewall.TCP, First: port, Last: port}, Hole: firewall.Hole{Addr: l.LANHost.IP6, Bits: 128},
+				}},
 			}}
 			l.Router.Serve(t, firewall.TCP, port, tag)
 			l.Router.Serve(t, firewall.UDP, port+1, tag)
 			l.LANHost.Serve(t, firewall.TCP, port, tag)
 			b := connect(t, l, variant)
 			from := netip.PrefixFrom(l.Laptop.IP4, 32)
-			must(t, b.Apply(r, []firewall.Door{{Service: "open", Source: from, TTL: time.Hour}, {Service: "forward", Source: from, TTL: time.Hour}}))
+			must(t, b.Apply(r, []firewall.Door{
+				{Service: "open", Source: from, TTL: time.Hour},
+				{Service: "forward", Source: from, TTL: time.Hour},
+				{Service: "hole", Source: netip.PrefixFrom(l.Laptop.IP6, 128), TTL: time.Hour},
+			}))
 			rules := "*mangle\n-A PREROUTING -j MARK --set-xmark 0x5/0xffffffff\nCOMMIT\n*filter\n"
 			for _, chain := range []string{"INPUT", "FORWARD"} {
-				for _, rule := range []string{"-m conntrack --ctstate ESTABLISHED -j ACCEPT", "-m mark --mark 0x100005 -j ACCEPT", "-j DROP"} {
+				for _, rule := range []string{"-m conntrack --ctstate ESTABLISHED -j ACCEPT", "-m mark --mark 0x100005 -j ACCEPT", "! -p ipv6-icmp -j DROP"} {
 					rules += "-A " + chain + " " + rule + "\n"
 				}
 			}
-			must(t, b.families[0].table.restore(rules+"COMMIT\n"))
-			t.Cleanup(func() { must(t, b.families[0].table.restore(strings.ReplaceAll(rules, "-A ", "-D ")+"COMMIT\n")) })
-			for to, proto := range map[uint16]firewall.Proto{port: firewall.TCP, port + 1: firewall.UDP, port + 2: firewall.TCP} {
-				c, err := l.Laptop.Call(netip.AddrPort{}, proto, l.Router.At(false, to), patience)
+			for _, f := range b.families {
+				must(t, f.table.restore(rules+"COMMIT\n"))
+				t.Cleanup(func() { must(t, f.table.restore(strings.ReplaceAll(rules, "-A ", "-D ")+"COMMIT\n")) })
+			}
+			for to, proto := range map[string]firewall.Proto{
+				l.Router.At(false, port): firewall.TCP, l.Router.At(false, port+1): firewall.UDP, l.Router.At(false, port+2): firewall.TCP,
+				l.LANHost.At(true, port): firewall.TCP,
+			} {
+				c, err := l.Laptop.Call(netip.AddrPort{}, proto, to, patience)
 				if err == nil {
 					defer c.Close()
 					err = c.Ping(tag, patience)
 				}
 				if err != nil {
-					t.Errorf("%v/%d: %v", proto, to, err)
+					t.Errorf("%v at %s: %v", proto, to, err)
 				}
 			}
 			must(t, b.Down())
