@@ -256,6 +256,14 @@ func (d *doors) strangers() (n int) {
 	return n
 }
 
+// noStrangers fails the test if the stranger got more through than he had.
+func (d *doors) noStrangers(had int) {
+	d.t.Helper()
+	if got := d.strangers() - had; got != 0 {
+		d.t.Errorf("%d packets of the stranger got through", got)
+	}
+}
+
 // knock runs the client on the laptop, where the router's name has an address of each family. There is no name server, so
 // it must not look for a NAT64: it would wait for that longer than for the second family.
 func (d *doors) knock(args ...string) {
@@ -375,6 +383,7 @@ func (d *doors) life(iptables bool) {
 	d.knock("enroll", strings.TrimSpace(d.must("invite", "laptop", "--allow", "own,lan-tcp,lan-udp", "--no-qr")))
 	d.knock("own", "lan-tcp", "lan-udp", "--no-address")
 	d.each("opens", d.open(d.Laptop))
+	d.noStrangers(seen)
 	d.again(d.rig)
 	d.each("reload", d.heals)
 	if !iptables {
@@ -393,9 +402,7 @@ func (d *doors) life(iptables bool) {
 	d.kill(syscall.SIGKILL) // the kernel alone ends what is open
 	d.each("expiry", d.shutBy(d.Laptop, due))
 	d.each("others", d.silent(d.Stranger))
-	if got := d.strangers() - seen; got != 0 {
-		d.t.Errorf("%d packets of the stranger got through", got)
-	}
+	d.noStrangers(seen)
 
 	d.must("down")
 	after := d.foreign()
