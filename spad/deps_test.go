@@ -61,6 +61,7 @@ var onlyIn = map[string][]string{
 	"github.com/google/nftables/":    {"pkg/firewall/nftables", "pkg/firewall/firewalltest"},
 	"github.com/google/gopacket/":    {"pkg/capture"},
 	"github.com/coreos/go-iptables/": {"pkg/firewall/iptables"},
+	"github.com/coreos/go-systemd/":  {"pkg/daemon"},
 	"log":                            {}, // log/slog it is
 	"math/rand":                      {},
 	"math/rand/v2":                   {"pkg/client"}, // jitter of retries; keys come from crypto/rand

@@ -104,6 +104,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	group.Go(func() error { return server.Serve(ctx, listener) })
 	group.Go(func() error { return d.udp.Run(ctx, d.read) })
 	group.Go(func() error { return d.housekeep(ctx) })
+	group.Go(func() error { return d.attend(ctx) })
 	for range workers() {
 		group.Go(func() error { return d.work(ctx) })
 	}
@@ -111,6 +112,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Ready != nil {
 		o.Ready()
 	}
+	d.ready("")
 	err = group.Wait()
 	d.bus.Publish(event.Event{Kind: event.Stopped})
 	flushed, cancel := context.WithTimeout(context.Background(), time.Second)

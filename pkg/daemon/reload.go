@@ -24,11 +24,14 @@ const ownEvery = 15 * time.Second
 // Reload implements control.Daemon: it takes a changed configuration over as a whole, or keeps the old one as a whole. A
 // configuration that can't be taken over is a control.UsageError.
 func (d *Daemon) Reload(context.Context) error {
+	d.reloading()
 	err := d.reload()
 	if err != nil {
+		d.ready("the old configuration is kept (" + err.Error() + "); ")
 		d.bus.Publish(event.Event{Kind: event.ReloadFailed, Reason: err.Error()})
 		return err
 	}
+	d.ready("")
 	d.bus.Publish(event.Event{Kind: event.Reloaded})
 	return nil
 }

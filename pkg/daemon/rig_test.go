@@ -60,6 +60,7 @@ type rig struct {
 	port   uint16
 	daemon *exec.Cmd
 	log    *lockedBuffer
+	env    []string // of the daemon, besides our own
 
 	container *firewalltest.Host // behind Docker's bridge; nil for most tests
 }
@@ -158,7 +159,7 @@ func (r *rig) paths() []string {
 func (r *rig) start(args ...string) {
 	r.t.Helper()
 	r.daemon = r.Router.Command(r.bin+"/spad", append(append([]string{"run"}, r.paths()...), args...)...)
-	r.daemon.Stderr = r.log
+	r.daemon.Stderr, r.daemon.Env = r.log, append(os.Environ(), r.env...)
 	if err := r.daemon.Start(); err != nil {
 		r.t.Fatal(err)
 	}
