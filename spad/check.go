@@ -17,13 +17,13 @@ func checkCommand() *cli.Command {
 		Description: "Needs neither the state nor the kernel, and changes nothing. All problems go to stderr, one per line.\n\n" +
 			"Example:\n  spad check && spad reload",
 		Flags: []cli.Flag{jsonFlag()},
-		Action: withArgs(func(c *cli.Context) error {
+		Action: withArgs(asOwner(func(c *cli.Context) error {
 			cfg, err := config.Load(pathsOf(c).config)
 			if err == nil {
 				_, err = routerKey(cfg)
 			}
 			return report(c, cfg, err)
-		}),
+		})),
 	}
 }
 

@@ -73,7 +73,11 @@ func holdState(ctx context.Context, p paths, wait time.Duration) (release func()
 	tick := time.NewTicker(downEvery)
 	defer tick.Stop()
 	for {
-		store, err := device.Open(p.state, nil)
+		var store *device.Store
+		err := as(ownerOf(p.state), func() (err error) {
+			store, err = device.Open(p.state, nil)
+			return err
+		})
 		if err == nil {
 			return func() { store.Close() }, nil
 		}

@@ -42,6 +42,11 @@ func initialise(c *cli.Context) error {
 			return usageError{err}
 		}
 	}
+	return as(ownerOf(filepath.Dir(path)), func() error { return writeBoth(c, path, hostname) })
+}
+
+// writeBoth writes the configuration and the key.
+func writeBoth(c *cli.Context, path, hostname string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("making the configuration folder: %w; run this as root, or choose a folder with --dir", err)
 	}

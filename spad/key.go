@@ -14,7 +14,7 @@ func keyCommand() *cli.Command {
 		Usage: "print the router's public key",
 		Description: "Devices need it to knock; an invite carries it. The secret key stays in its file.\n\n" +
 			"Example:\n  spad key",
-		Action: withArgs(func(c *cli.Context) error {
+		Action: withArgs(asOwner(func(c *cli.Context) error {
 			cfg, err := config.Load(pathsOf(c).config)
 			if err != nil {
 				return err
@@ -25,6 +25,6 @@ func keyCommand() *cli.Command {
 			}
 			_, err = fmt.Fprintln(c.App.Writer, secret.Public())
 			return err
-		}),
+		})),
 	}
 }

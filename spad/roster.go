@@ -20,6 +20,11 @@ func withDevices(ctx context.Context, p paths, f func(control.Devices) error) er
 	case !errors.Is(err, control.ErrNotRunning):
 		return err
 	}
+	return as(p.owner(), func() error { return withState(p, f) })
+}
+
+// withState hands f the devices of the state.
+func withState(p paths, f func(control.Devices) error) error {
 	cfg, err := config.Load(p.config)
 	if err != nil {
 		return err

@@ -33,6 +33,9 @@ func runCommand() *cli.Command {
 
 func runDaemon(c *cli.Context) error {
 	p := pathsOf(c)
+	if err := notForRoot(p); err != nil {
+		return err
+	}
 	cfg, err := config.Load(p.config)
 	if err != nil {
 		return err
