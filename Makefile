@@ -14,13 +14,16 @@ BUILD   := $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '-s -w -
 TEST    := $(GO) test -buildvcs=false -tags $(TAGS)
 TOOL    := $(GO) tool -modfile=contrib/tools/go.mod
 TOOLS   := go cc ip nft iptables-nft ufw unshare # what the tests run
-SCRIPTS := contrib/setup.sh contrib/figures.sh .ci/run $(wildcard contrib/cross/*.sh contrib/demo/*.sh)
+SCRIPTS := contrib/setup.sh contrib/figures.sh .ci/run $(wildcard contrib/cross/*.sh contrib/demo/*.sh contrib/systemd/*.sh)
+# What install puts where, besides the programs.
+TO   := $(DESTDIR)$(PREFIX)
+DOCS := README.md PROTOCOL.md SECURITY.md CHANGELOG.md LICENSE pkg/config/reference.toml contrib/systemd/iptables.conf
 
 FUZZTIME  ?= 5s
 BENCHTIME ?= 1s
 
 .DEFAULT_GOAL := help
-.PHONY: help build install test doors check cross demo fuzz bench figures clean go-ready
+.PHONY: help build install test doors check installed cross demo fuzz bench figures clean go-ready
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,10 +31,15 @@ help: ## list what can be made
 build: go-ready ## the static binaries spad and knock, into ./bin
 	CGO_ENABLED=0 $(BUILD) -o '$(BIN)/' $(PROGRAMS:%=./%)
 
-install: build ## copy them to DESTDIR/PREFIX (PREFIX is /usr/local)
-	install -d '$(DESTDIR)$(PREFIX)/sbin' '$(DESTDIR)$(PREFIX)/bin'
-	install -m 0755 bin/spad '$(DESTDIR)$(PREFIX)/sbin/spad'
-	install -m 0755 bin/knock '$(DESTDIR)$(PREFIX)/bin/knock'
+install: build ## them, systemd's files and documentation, to DESTDIR/PREFIX (PREFIX is /usr/local)
+	install -d '$(TO)/sbin' '$(TO)/bin' '$(TO)/lib/systemd/system' '$(TO)/lib/sysusers.d' '$(TO)/lib/tmpfiles.d' '$(TO)/share/doc/spad'
+	install -m 0755 '$(BIN)/spad' '$(TO)/sbin/spad'
+	install -m 0755 '$(BIN)/knock' '$(TO)/bin/knock'
+	sed 's|@PREFIX@|$(PREFIX)|' contrib/systemd/spad.service >'$(TO)/lib/systemd/system/spad.service'
+	chmod 0644 '$(TO)/lib/systemd/system/spad.service'
+	install -m 0644 contrib/systemd/sysusers.conf '$(TO)/lib/sysusers.d/spad.conf'
+	install -m 0644 contrib/systemd/tmpfiles.conf '$(TO)/lib/tmpfiles.d/spad.conf'
+	install -m 0644 $(DOCS) '$(TO)/share/doc/spad'
 
 test: ## every test, with the race detector
 	@GO='$(GO)' contrib/setup.sh $(TOOLS)
@@ -52,6 +60,10 @@ check: go-ready ## formatting, vet, staticcheck, shell scripts, house rules, oth
 	GOOS=windows $(GO) vet -tags $(TAGS) ./knock
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo 'shellcheck is not installed: shell scripts not checked'; fi
 	$(TEST) -count=1 -run '^TestHouse' ./spad
+
+installed: ## what install puts where, tried: systemd boots with it, in namespaces of its own
+	@GO='$(GO)' contrib/systemd/installed.sh
+	@GO='$(GO)' contrib/systemd/boot.sh
 
 cross: ## both programs for every system, into bin/SYSTEM-ARCH; tried under qemu
 	@GO='$(GO)' TAGS='$(TAGS)' contrib/cross/cross.sh

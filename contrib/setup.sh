@@ -47,6 +47,8 @@ package_of() {
 	ping) echo iputils-ping ;;
 	sysctl | pkill | pgrep) echo procps ;;
 	python3) echo python3-minimal ;;
+	systemd-analyze) echo systemd ;;
+	systemd-nspawn) echo systemd-container ;;
 	qemu-*) echo qemu-user ;;
 	*) echo "$1" ;;
 	esac
