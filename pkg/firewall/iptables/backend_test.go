@@ -397,6 +397,7 @@ func TestErrorsOfSets(t *testing.T) {
 	}{
 		{unix.EPERM, "CAP_NET_ADMIN"},
 		{unix.ENOENT, "apply the ruleset again"},
+		{errors.New("iptables-nft-restore v1.8.9 (nf_tables): Can't open socket to ipset."), "CAP_NET_RAW"},
 		{unix.EINVAL, "the kernel has no ipset: load or install the module ip_set"},
 		{nl.IPSetError(nl.IPSET_ERR_FIND_TYPE), "ip_set_hash_ip and ip_set_hash_net"},
 		{nl.IPSetError(nl.IPSET_ERR_TYPE_SPECIFIC), "the set is full, it takes 1048576 doors"},

@@ -36,9 +36,9 @@ func explain(err error) error {
 	case contains("open lock file"):
 		return fmt.Errorf("iptables may not open its lock /run/xtables.lock, whatever capabilities it has: run spad as root, or name a file "+
 			"of its own in the environment, XTABLES_LOCKFILE=/run/spad/xtables.lock: %w", err)
-	case contains("you must be root", "Operation not permitted", "Permission denied") || isErrno && (number == unix.EPERM || number == unix.EACCES):
+	case contains("you must be root", "Can't open socket to ipset", "Operation not permitted", "Permission denied") || isErrno && (number == unix.EPERM || number == unix.EACCES):
 		return fmt.Errorf("spad needs the capabilities CAP_NET_ADMIN and CAP_NET_RAW: run it as root, or let systemd give them "+
-			"(AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW): %w", err)
+			"(iptables.conf, which comes with spad.service, has the lines): %w", err)
 	case tooLong(err):
 		return fmt.Errorf("the rules are longer than the socket's buffer: raise net.core.wmem_max: %w", err)
 	case contains("currently holding the xtables lock"):
