@@ -25,6 +25,7 @@ const ownEvery = 15 * time.Second
 // configuration that can't be taken over is a control.UsageError.
 func (d *Daemon) Reload(context.Context) error {
 	d.reloading()
+	d.refreshOwn() // who asks may know of an address that has just come
 	err := d.reload()
 	if err != nil {
 		d.ready("the old configuration is kept (" + err.Error() + "); ")
