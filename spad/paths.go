@@ -23,14 +23,27 @@ func pathFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "config", Value: defaultConfig, Usage: "configuration `FILE`"},
 		&cli.StringFlag{Name: "state", Value: defaultState(), Usage: "`DIR` of devices, invites, replay journal and sessions"},
-		&cli.StringFlag{Name: "socket", Value: "/run/spad/spad.sock", Usage: "control socket `FILE` of the running daemon"},
+		&cli.StringFlag{Name: "socket", Value: defaultSocket(), Usage: "control socket `FILE` of the running daemon"},
 	}
 }
 
 // defaultState is not in /var on OpenWrt, where that is a RAM disk: a lost journal would make every device knock twice.
 func defaultState() string {
-	if _, err := os.Stat("/etc/openwrt_release"); err == nil {
+	if onOpenWrt() {
 		return "/etc/spad/state"
 	}
 	return "/var/lib/spad"
+}
+
+// defaultSocket is in the RAM disk on OpenWrt too, where /run may be missing.
+func defaultSocket() string {
+	if onOpenWrt() {
+		return "/var/run/spad/spad.sock"
+	}
+	return "/run/spad/spad.sock"
+}
+
+func onOpenWrt() bool {
+	_, err := os.Stat("/etc/openwrt_release")
+	return err == nil
 }
