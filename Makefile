@@ -14,7 +14,7 @@ BUILD   := $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '-s -w -
 TEST    := $(GO) test -buildvcs=false -tags $(TAGS)
 TOOL    := $(GO) tool -modfile=contrib/tools/go.mod
 TOOLS   := go cc ip nft iptables-nft ufw unshare # what the tests run
-SCRIPTS := contrib/setup.sh contrib/figures.sh .ci/run $(wildcard contrib/cross/*.sh contrib/demo/*.sh contrib/systemd/*.sh)
+SCRIPTS := contrib/setup.sh contrib/figures.sh .ci/run $(wildcard contrib/cross/*.sh contrib/demo/*.sh contrib/systemd/*.sh contrib/openwrt/*.sh)
 # What install puts where, besides the programs.
 TO   := $(DESTDIR)$(PREFIX)
 DOCS := README.md PROTOCOL.md SECURITY.md CHANGELOG.md LICENSE pkg/config/reference.toml contrib/systemd/iptables.conf
@@ -58,12 +58,13 @@ check: go-ready ## formatting, vet, staticcheck, shell scripts, house rules, oth
 	GOARCH=mips $(GO) vet -tags $(TAGS) ./...
 	GOOS=darwin $(GO) vet -tags $(TAGS) ./knock
 	GOOS=windows $(GO) vet -tags $(TAGS) ./knock
-	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo 'shellcheck is not installed: shell scripts not checked'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS) && shellcheck -s dash contrib/openwrt/etc/init.d/spad; else echo 'shellcheck is not installed: shell scripts not checked'; fi
 	$(TEST) -count=1 -run '^TestHouse' ./spad
 
-installed: ## what install puts where, tried: systemd boots with it, in namespaces of its own
+installed: ## what install puts where, tried: systemd boots with it; and OpenWrt's package
 	@GO='$(GO)' contrib/systemd/installed.sh
 	@GO='$(GO)' contrib/systemd/boot.sh
+	@GO='$(GO)' contrib/openwrt/test.sh
 
 cross: ## both programs for every system, into bin/SYSTEM-ARCH; tried under qemu
 	@GO='$(GO)' TAGS='$(TAGS)' contrib/cross/cross.sh
