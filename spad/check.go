@@ -8,23 +8,36 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"spad/pkg/config"
+	"spad/pkg/daemon"
 )
 
 func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "check",
 		Usage: "validate the configuration and the key file, list every problem",
-		Description: "Needs neither the state nor the kernel, and changes nothing. All problems go to stderr, one per line.\n\n" +
+		Description: "Needs neither the state nor the kernel, and changes nothing. All problems go to stderr, one per line. So does, as no\n" +
+			"problem, that the ssh session it is typed in would be shut out by a spad that a service manager starts.\n\n" +
 			"Example:\n  spad check && spad reload",
-		Flags: []cli.Flag{jsonFlag()},
-		Action: withArgs(asOwner(func(c *cli.Context) error {
-			cfg, err := config.Load(pathsOf(c).config)
-			if err == nil {
-				_, err = routerKey(cfg)
-			}
-			return report(c, cfg, err)
-		})),
+		Flags:  []cli.Flag{jsonFlag()},
+		Action: withArgs(check),
 	}
+}
+
+func check(c *cli.Context) error {
+	p := pathsOf(c)
+	var cfg *config.Config
+	err := as(p.owner(), func() (err error) {
+		if cfg, err = config.Load(p.config); err == nil {
+			_, err = routerKey(cfg)
+		}
+		return err
+	})
+	if err == nil {
+		if danger := daemon.Lockout(cfg); danger != nil {
+			fmt.Fprintf(c.App.ErrWriter, "spad: no error, but what a service manager starts would not notice it: %v\n", danger)
+		}
+	}
+	return report(c, cfg, err)
 }
 
 // verdict is what check says as JSON.

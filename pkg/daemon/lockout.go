@@ -7,8 +7,13 @@ import (
 	"strconv"
 	"strings"
 
+	"spad/pkg/config"
 	"spad/pkg/firewall"
 )
+
+// Lockout returns an error if the guard of cfg would shut out the ssh session that this is typed in. Run finds that out
+// by itself, but not if a service manager starts it, outside of the session.
+func Lockout(cfg *config.Config) error { return lockout(cfg.Ruleset(cfg.Port), sshConnection()) }
 
 // sshConnection returns the SSH_CONNECTION of the ssh session that spad is started from, or nothing. sudo takes it out
 // of the environment, so the processes above are looked at too.
