@@ -11,7 +11,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
 if [ "${1-}" != inside ]; then
-	"$top/contrib/setup.sh" ip nft iptables-nft busybox systemd-nspawn unshare
+	"$top/contrib/setup.sh" ip nft iptables-nft busybox pgrep systemd-nspawn unshare
 	if [ "$(id -u)" -ne 0 ]; then
 		echo "boot: systemd-nspawn needs root: not tried" >&2
 		[ "${CI-}" = true ] && exit 1
@@ -115,10 +115,11 @@ is_open() { [ "$(from 203.0.113.10)" = open ]; }
 shut_to_stranger() { [ -z "$(from 203.0.113.66)" ] || fail "the stranger reaches tcp/22: $*"; }
 knock() { on "$laptop" "$root/usr/bin/knock" "$@" 2>&1; }
 
-# as_unit_says checks the process that runs: its user, its one capability or two, and that it can get no more.
+# as_unit_says checks the process that runs: its user, its one capability or two, that it can get no more, and where it can write.
 as_unit_says() {
-	local status user want=$1
-	status=$(cat "/proc/$(pgrep --exact spad)/status")
+	local status user want=$1 main folder
+	main=$(pgrep --exact spad)
+	status=$(cat "/proc/$main/status")
 	user=$(there id -u spad)
 	grep -q "^Uid:	$user	$user	$user	$user\$" <<<"$status" || fail "it does not run as user spad ($user): $(grep ^Uid <<<"$status")"
 	grep -q "^NoNewPrivs:	1\$" <<<"$status" || fail "it may gain privileges"
@@ -127,6 +128,12 @@ as_unit_says() {
 	for set in CapPrm CapEff CapBnd CapAmb; do
 		grep -q "^$set:	$want\$" <<<"$status" || fail "it has other capabilities than $want: $(grep ^Cap <<<"$status")"
 	done
+	# Read-only there even for root.
+	for folder in /etc/spad /usr/sbin /run /var/log; do
+		! nsenter --target "$main" --mount -- touch "$folder/probe" 2>/dev/null || fail "it can write to $folder"
+	done
+	nsenter --target "$main" --mount -- touch /var/lib/spad/probe || fail "the trial to write proves nothing"
+	nsenter --target "$main" --mount -- rm /var/lib/spad/probe
 }
 
 # use FIREWALL-LINES: the service with another packet filter.
