@@ -311,7 +311,7 @@ func TestProgramsThatFail(t *testing.T) {
 		{"none", "", "", "", []string{"iptables is not complete here", "install it"}},
 		{"one family", version, "", "", []string{"ip6tables", "install it"}},
 		{"no root", version + "echo 'iptables: Could not fetch rule set generation id: Permission denied (you must be root)' >&2; exit 4", version, "", []string{"CAP_NET_ADMIN"}},
-		{"no lock", version + "echo \"Fatal: can't open lock file /run/xtables.lock: Permission denied\" >&2; exit 4", version, "", []string{"XTABLES_LOCKFILE"}},
+		{"no lock", version + "echo \"Fatal: can't open lock file /run/xtables.lock: Permission denied\" >&2; exit 4", version, "", []string{"tmpfiles.d/spad.conf"}},
 		{"lock held for nat", version + "[ \"$2\" != nat ] || { echo 'Another app is currently holding the xtables lock.' >&2; exit 4; }", version, "", []string{"has held the lock of iptables for 5s"}},
 		{"one family of each variant", version, "echo 'ip6tables v1.8.9 (legacy)'", "", []string{"ip6tables is the legacy variant, not nft"}},
 		{"no capability", version + "echo 'iptables: Permission denied (you must be root).' >&2; exit 3", version, "", []string{"CAP_NET_ADMIN"}},

@@ -34,8 +34,8 @@ func explain(err error) error {
 		return fmt.Errorf("iptables is not complete here: install it (the package iptables, with ip6tables and the -restore programs), "+
 			"or choose another firewall: %w", err)
 	case contains("open lock file"):
-		return fmt.Errorf("iptables may not open its lock /run/xtables.lock, whatever capabilities it has: run spad as root, or name a file "+
-			"of its own in the environment, XTABLES_LOCKFILE=/run/spad/xtables.lock: %w", err)
+		return fmt.Errorf("iptables may not open its lock /run/xtables.lock, whatever capabilities it has: run spad as root, or let its "+
+			"user open it, as tmpfiles.d/spad.conf does, which comes with spad.service: %w", err)
 	case contains("you must be root", "Can't open socket to ipset", "Operation not permitted", "Permission denied") || isErrno && (number == unix.EPERM || number == unix.EACCES):
 		return fmt.Errorf("spad needs the capabilities CAP_NET_ADMIN and CAP_NET_RAW: run it as root, or let systemd give them "+
 			"(iptables.conf, which comes with spad.service, has the lines): %w", err)
