@@ -45,6 +45,7 @@ var imports = map[string][]string{
 	},
 	"pkg/firewall/nftables":     {"pkg/firewall"},
 	"pkg/firewall/iptables":     {"pkg/firewall"},
+	"pkg/firewall/foreign":      {"pkg/firewall/iptables"}, // which has the program that lists legacy tables
 	"pkg/firewall/firewalltest": {"pkg/firewall"},
 	"spad": {
 		"keys", "pkg/wire", "pkg/event", "pkg/device", "pkg/config", "pkg/control", "pkg/daemon",
@@ -58,7 +59,7 @@ var onlyIn = map[string][]string{
 	"net/http":                       {"pkg/control"},
 	"github.com/BurntSushi/toml":     {"pkg/config", "pkg/client"},
 	"github.com/urfave/cli/":         {"spad", "knock"},
-	"github.com/google/nftables/":    {"pkg/firewall/nftables", "pkg/firewall/firewalltest"},
+	"github.com/google/nftables/":    {"pkg/firewall/nftables", "pkg/firewall/foreign", "pkg/firewall/firewalltest"},
 	"github.com/google/gopacket/":    {"pkg/capture"},
 	"github.com/coreos/go-iptables/": {"pkg/firewall/iptables"},
 	"github.com/coreos/go-systemd/":  {"pkg/daemon"},
