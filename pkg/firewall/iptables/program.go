@@ -181,13 +181,16 @@ func within(netns int, f func() error) error {
 	return f()
 }
 
+// programNames are the programs that may be a variant, the likeliest first.
+var programNames = map[string][]string{
+	"":       {"iptables", "iptables-nft", "iptables-legacy"},
+	"nft":    {"iptables-nft", "iptables"},
+	"legacy": {"iptables-legacy", "iptables"},
+}
+
 // choose finds the programs of a variant for all families that the kernel has, and tries whether they work.
 func choose(o Options) (string, []family, error) {
-	names := map[string][]string{
-		"":       {"iptables", "iptables-nft", "iptables-legacy"},
-		"nft":    {"iptables-nft", "iptables"},
-		"legacy": {"iptables-legacy", "iptables"},
-	}[o.Variant]
+	names := programNames[o.Variant]
 	if names == nil {
 		return "", nil, fmt.Errorf("%q is no iptables: want nft or legacy", o.Variant)
 	}

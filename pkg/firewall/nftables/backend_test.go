@@ -467,6 +467,66 @@ func TestProbesPassHere(t *testing.T) {
 	}
 }
 
+func TestMissing(t *testing.T) {
+	forward := &firewall.Forward{Port: firewall.Ports{Proto: firewall.TCP, First: 80, Last: 80}, To4: netip.MustParseAddrPort("192.168.1.50:80")}
+	noNAT := func(_ int, m []netlink.Message) error {
+		for _, one := range m {
+			if strings.Contains(string(one.Data), "nat\x00") {
+				return unix.EOPNOTSUPP
+			}
+		}
+		return unix.EEXIST // as the last message of every probe is answered
+	}
+	for _, tt := range []struct {
+		name    string
+		answer  func(int, []netlink.Message) error
+		service firewall.Service
+		want    string
+	}{
+		{"all there", func(int, []netlink.Message) error { return unix.EEXIST }, firewall.Service{Forward: forward}, ""},
+		{"no nat, and nothing forwarded", noNAT, firewall.Service{}, ""},
+		{"no nat", noNAT, firewall.Service{Forward: forward}, "nat chains (module nft_chain_nat); destination NAT (module nft_nat)"},
+		{
+			"no table", func(int, []netlink.Message) error { return unix.EOPNOTSUPP },
+			firewall.Service{},
+			"tables of the family inet (module nf_tables, CONFIG_NF_TABLES_INET)",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := &script{answer: tt.answer}
+			got := s.backend().missing(firewall.Ruleset{Services: []firewall.Service{tt.service}})
+			if strings.Join(got, "; ") != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// What is asked for on a real kernel changes nothing, with and without rules of ours.
+func TestMissingChangesNothing(t *testing.T) {
+	l := firewalltest.NewLab(t)
+	b := connect(t, l)
+	rules := firewall.Ruleset{Mark: 1, Services: []firewall.Service{{Name: "ssh", Open: []firewall.Ports{{Proto: firewall.TCP, First: 22, Last: 22}}}}}
+	for _, applied := range []bool{false, true} {
+		if applied {
+			if err := b.Apply(rules, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before, err := b.kernelOrDial(t).generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		missing, err := Missing(l.Router.NetNS(), rules)
+		if err != nil || len(missing) > 0 {
+			t.Errorf("%q, %v", missing, err)
+		}
+		if after, err := b.kernelOrDial(t).generation(); err != nil || after != before {
+			t.Errorf("the generation went from %d to %d: something was changed (%v)", before, after, err)
+		}
+	}
+}
+
 func (b *Backend) kernelOrDial(t *testing.T) kernel {
 	t.Helper()
 	if err := b.try(func(kernel) error { return nil }); err != nil {
