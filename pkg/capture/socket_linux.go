@@ -63,10 +63,7 @@ func (s *socket) prepare(fd int) error {
 	if err := attach(fd, s.size); err != nil {
 		return fmt.Errorf("attaching the length filter: %w", err)
 	}
-	// FORCE goes beyond net.core.rmem_max and needs CAP_NET_ADMIN; a smaller queue is no reason not to run.
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, rcvbuf) != nil {
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, rcvbuf)
-	}
+	enlarge(fd)
 	if s.v4 {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 	}

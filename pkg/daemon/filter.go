@@ -151,3 +151,15 @@ func Down(stateDir string, cfg *config.Config) error {
 	}
 	return nil
 }
+
+// Filter returns the name of the packet filter that a configuration names, as the state and control.Status have it.
+func Filter(cfg *config.Config) string { return string(filterOf(cfg)) }
+
+// Held returns which packet filters may hold rules of spad's, as they are written down in the state.
+func Held(stateDir string) (names []string, err error) {
+	held, err := readFilters(stateDir)
+	for _, f := range held {
+		names = append(names, string(f))
+	}
+	return names, err
+}
