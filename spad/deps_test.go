@@ -43,12 +43,16 @@ var imports = map[string][]string{
 		"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/event", "pkg/device", "pkg/policy", "pkg/firewall", "pkg/firewall/nftables",
 		"pkg/firewall/iptables", "pkg/capture", "pkg/verify", "pkg/session", "pkg/config", "pkg/control",
 	},
+	"pkg/doctor": { // looks at all that a knock meets, and only looks; it knows no daemon, the command tells it of one
+		"keys", "pkg/replay", "pkg/device", "pkg/firewall", "pkg/firewall/foreign", "pkg/firewall/nftables", "pkg/firewall/iptables",
+		"pkg/capture", "pkg/config",
+	},
 	"pkg/firewall/nftables":     {"pkg/firewall"},
 	"pkg/firewall/iptables":     {"pkg/firewall"},
 	"pkg/firewall/foreign":      {"pkg/firewall/iptables"}, // which has the program that lists legacy tables
 	"pkg/firewall/firewalltest": {"pkg/firewall"},
 	"spad": {
-		"keys", "pkg/wire", "pkg/event", "pkg/device", "pkg/config", "pkg/control", "pkg/daemon",
+		"keys", "pkg/wire", "pkg/event", "pkg/device", "pkg/config", "pkg/control", "pkg/daemon", "pkg/doctor",
 	},
 	"knock": {"keys", "pkg/wire", "pkg/client"},
 }

@@ -55,7 +55,7 @@ func newApp(out, errs io.Writer) *cli.App {
 			"Help for one command: spad COMMAND --help",
 		Commands: []*cli.Command{
 			initCommand(), keyCommand(), checkCommand(), runCommand(), reloadCommand(), inviteCommand(), deviceCommand(),
-			statusCommand(), sessionsCommand(), openCommand(), closeCommand(), watchCommand(), downCommand(),
+			statusCommand(), sessionsCommand(), openCommand(), closeCommand(), watchCommand(), downCommand(), doctorCommand(),
 		},
 		Flags: pathFlags(),
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -13,8 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// own is the table that is spad's.
-const ownFamily, ownTable = "inet", "spad"
+// What is spad's: a table of nf_tables, and chains of iptables whose names begin so.
+const (
+	ownFamily, ownTable = "inet", "spad"
+	ownPrefix           = "spad."
+)
 
 var families = map[nftables.TableFamily]string{
 	nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6",
@@ -65,7 +69,7 @@ type place struct{ family, table, chain string }
 // chainOf returns nil for spad's own, and for families that no packet to or through a router meets.
 func chainOf(l *nftables.Chain) *chain {
 	family, ok := families[l.Table.Family]
-	if !ok || family == ownFamily && l.Table.Name == ownTable {
+	if !ok || family == ownFamily && l.Table.Name == ownTable || strings.HasPrefix(l.Name, ownPrefix) {
 		return nil
 	}
 	c := &chain{family: family, table: l.Table.Name, name: l.Name, policy: accepts}

@@ -57,12 +57,12 @@ func (r *Rules) addText(v6 bool, table string, lines []string) {
 			byName[name] = c
 			r.chains = append(r.chains, c)
 		case "-A":
-			if c := byName[name]; c != nil && !strings.Contains(line, "-j spad.") {
+			if c := byName[name]; c != nil && !strings.Contains(line, "-j "+ownPrefix) {
 				c.rules = append(c.rules, textRule(words[2:]))
 			}
 		}
 	}
-	r.chains = slices.DeleteFunc(r.chains, func(c *chain) bool { return c.legacy && strings.HasPrefix(c.name, "spad.") })
+	r.chains = slices.DeleteFunc(r.chains, func(c *chain) bool { return c.legacy && strings.HasPrefix(c.name, ownPrefix) })
 }
 
 // textRule is the words of a rule behind the chain's name.
