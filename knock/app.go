@@ -39,7 +39,7 @@ knock ssh --wait -- ssh home   open it, wait for its port, run a command`,
 		Description: "Exit codes: 0 opened, 1 failed, 2 wrong usage or configuration, 3 no answer,\n" +
 			"4 denied, 5 opened but the port does not answer.",
 		Commands: []*cli.Command{
-			openCommand(), closeCommand(), enrollCommand(), listCommand(), keyCommand(), forgetCommand(),
+			openCommand(), closeCommand(), enrollCommand(), listCommand(), keyCommand(), forgetCommand(), doctorCommand(),
 		},
 		Flags:           []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}},
 		HideHelpCommand: true,

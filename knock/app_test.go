@@ -39,7 +39,9 @@ func TestUsageErrors(t *testing.T) {
 		"NAS":                        "no service name",
 		"-":                          "no service name",
 		"open knock1:AAAA":           "knock enroll",
-		"doctor":                     "kept for a command",
+		"doctor a b":                 "at most one router",
+		"doctor --config=":           "no folder",
+		"doctor -4 -6":               "exclude",
 		"install":                    "kept for a command",
 		"nas list":                   "kept for a command",
 		"nas --config=":              "no folder",
@@ -95,7 +97,7 @@ func TestHelp(t *testing.T) {
 		t.Errorf("knock alone: %d, %q, %q", code, out.String(), errs.String())
 	}
 	for _, line := range []string{
-		"--help", "-h", "help", "h", "open --help", "help open", "nas --help", "enroll -h", "--help close", "help list", "help key", "help forget",
+		"--help", "-h", "help", "h", "open --help", "help open", "nas --help", "enroll -h", "--help close", "help list", "help key", "help forget", "help doctor",
 	} {
 		out.Reset()
 		errs.Reset()

@@ -121,7 +121,7 @@ func (r *testRouter) signed(o *wire.Packet) bool {
 func (r *testRouter) judge(m wire.Message) wire.Answer {
 	status := r.status
 	switch {
-	case m.Op == wire.OpHello:
+	case m.Op == wire.OpHello && status != noReply:
 		return wire.Answer{Status: wire.Hello}
 	case status != wire.Opened:
 		return wire.Answer{Status: status}

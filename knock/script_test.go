@@ -132,7 +132,7 @@ func setGrant(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func await(ts *testscript.TestScript, _ bool, args []string) {
-	op := map[string]wire.Op{"open": wire.OpOpen, "close": wire.OpClose, "enroll": wire.OpEnroll}[args[1]]
+	op := map[string]wire.Op{"open": wire.OpOpen, "close": wire.OpClose, "enroll": wire.OpEnroll, "hello": wire.OpHello}[args[1]]
 	want, err := strconv.Atoi(args[2])
 	ts.Check(err)
 	deadline := time.After(20 * time.Second)

@@ -19,13 +19,13 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(firewalltest.Main(m)) }
 
-// spad builds the real program once.
+// spad builds the real spad, and knock beside it, once.
 var spad = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "spad-doctor-")
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-tags", "urfave_cli_no_docs", "-o", dir+"/", "spad/spad").CombinedOutput()
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-tags", "urfave_cli_no_docs", "-o", dir+"/", "spad/spad", "spad/knock").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building spad: %w\n%s", err, out)
 	}
