@@ -55,7 +55,8 @@ func newApp(out, errs io.Writer) *cli.App {
 			"Help for one command: spad COMMAND --help",
 		Commands: []*cli.Command{
 			initCommand(), keyCommand(), checkCommand(), runCommand(), reloadCommand(), inviteCommand(), deviceCommand(),
-			statusCommand(), sessionsCommand(), openCommand(), closeCommand(), watchCommand(), downCommand(), doctorCommand(),
+			statusCommand(), sessionsCommand(), openCommand(), closeCommand(), watchCommand(), whyCommand(),
+			downCommand(), doctorCommand(),
 		},
 		Flags: pathFlags(),
 	}

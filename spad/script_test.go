@@ -108,7 +108,7 @@ func serveFake(socket string, bus *event.Bus) (stop func() error, err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &fakeDaemon{stop: cancel}
-	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Events: bus, Log: slog.New(slog.DiscardHandler)}
+	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Why: d, Events: bus, Log: slog.New(slog.DiscardHandler)}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, l) }()
 	return func() error { cancel(); return <-done }, nil
@@ -178,6 +178,25 @@ func (d *fakeDaemon) Reload(context.Context) error {
 	}
 	d.mended = true
 	return &control.UsageError{Text: "spad.toml:3: one problem\nspad.toml:7: another"}
+}
+
+// Why knows of laptop, and of packets that proved nobody.
+func (d *fakeDaemon) Why(_ context.Context, r control.WhyRequest) (control.Why, error) {
+	w := control.Why{Since: time.Now().Add(-time.Hour), Knocks: []control.Knock{}, Drops: []control.Drop{{Reason: "gate", Count: 7, Remedy: "another program"}}}
+	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
+	switch {
+	case r.Device == "laptop":
+		w.Knocks = []control.Knock{
+			{Time: ago(time.Minute), Count: 1, Device: "laptop", Service: "nas", Source: "198.51.100.7", Outcome: "opened", TTL: 900},
+			{Time: ago(2 * time.Minute), Count: 3, Device: "laptop", Service: "ssh", Source: "198.51.100.7", Sender: "192.0.2.1", Outcome: "refused", Reason: "not now", Remedy: "see hours"},
+			{Time: ago(3 * time.Minute), Count: 1, Device: "laptop", Source: "198.51.100.7", Outcome: "refused", Reason: "not now", Remedy: "see hours"},
+		}
+	case r.Device != "":
+		return w, control.Unknown("no device is called that; spad device list shows them")
+	case r.Address == netip.MustParseAddr("192.0.2.9"):
+		w.Drops = nil
+	}
+	return w, nil
 }
 
 func (d *fakeDaemon) Stop(context.Context) error { d.stop(); return nil }

@@ -33,9 +33,10 @@ type Client struct {
 }
 
 var (
-	_ Sessions = (*Client)(nil)
-	_ Devices  = (*Client)(nil)
-	_ Daemon   = (*Client)(nil)
+	_ Sessions  = (*Client)(nil)
+	_ Devices   = (*Client)(nil)
+	_ Daemon    = (*Client)(nil)
+	_ Explainer = (*Client)(nil)
 )
 
 // NewClient returns a client of the daemon that listens on the unix socket at path. It does not connect yet.

@@ -35,12 +35,16 @@ func operations(c *Client) map[string]func(context.Context) (any, error) {
 		"add":      func(ctx context.Context) (any, error) { return nil, c.AddDevice(ctx, someDevice()) },
 		"remove":   func(ctx context.Context) (any, error) { return c.RemoveDevice(ctx, "a/b?c d%2f") },
 		"invite":   func(ctx context.Context) (any, error) { return c.Invite(ctx, inviteRequest) },
+		"why":      func(ctx context.Context) (any, error) { return c.Why(ctx, whyRequest) },
+		"why addr": func(ctx context.Context) (any, error) { return c.Why(ctx, whyAddress) },
 	}
 }
 
 var (
 	openRequest   = OpenRequest{Service: "ssh", From: netip.MustParseAddr("2001:db8::1"), TTL: 90 * time.Second}
 	inviteRequest = InviteRequest{Name: "phone", Allow: []string{"ssh", "group:family"}, TTL: time.Hour}
+	whyRequest    = WhyRequest{Device: "a/b?c d%2f&x=y"}
+	whyAddress    = WhyRequest{Address: netip.MustParseAddr("2001:db8::1")}
 )
 
 func TestEachOperation(t *testing.T) {
@@ -55,6 +59,8 @@ func TestEachOperation(t *testing.T) {
 		"add":      {someDevice(), nil},
 		"remove":   {"remove a/b?c d%2f", someDevice()},
 		"invite":   {inviteRequest, Invite{Name: "phone", Line: "knock1:x", Expires: noon}},
+		"why":      {whyRequest, why()},
+		"why addr": {whyAddress, why()},
 	}
 	for name, call := range operations(nil) {
 		if _, ok := want[name]; !ok || call == nil {

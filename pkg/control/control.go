@@ -13,6 +13,7 @@
 //	POST   /v1/invites          InviteRequest     Invite
 //	POST   /v1/reload           -                 nothing (204)
 //	POST   /v1/stop             -                 nothing (204)
+//	GET    /v1/why              -                 Why; the query is device=NAME or address=ADDR
 //	GET    /v1/events           -                 event.Event, one per line, until the daemon stops
 //
 // Durations are whole seconds, times RFC 3339, addresses text. A request body has Content-Type application/json, at

@@ -65,6 +65,14 @@ func status() Status {
 	}
 }
 
+func why() Why {
+	return Why{
+		Since:  noon,
+		Knocks: []Knock{{Time: noon, Count: 2, Device: "laptop", Source: "192.0.2.1", Outcome: "refused", Reason: "clock off", Remedy: "set it"}},
+		Drops:  []Drop{{Reason: "gate", Count: 1 << 60, Remedy: "none"}},
+	}
+}
+
 func (f *fake) Sessions(ctx context.Context) (s []Session, err error) {
 	for i := range f.listed {
 		s = append(s, session(i))
@@ -96,7 +104,10 @@ func (f *fake) Invite(ctx context.Context, r InviteRequest) (Invite, error) {
 }
 func (f *fake) Status(ctx context.Context) (Status, error) { return status(), f.ask(ctx, "status") }
 func (f *fake) Reload(ctx context.Context) error           { return f.ask(ctx, "reload") }
-func (f *fake) Stop(ctx context.Context) error             { return f.ask(ctx, "stop") }
+func (f *fake) Why(ctx context.Context, r WhyRequest) (Why, error) {
+	return why(), f.ask(ctx, r)
+}
+func (f *fake) Stop(ctx context.Context) error { return f.ask(ctx, "stop") }
 
 // server is a running one.
 type server struct {
@@ -107,7 +118,7 @@ type server struct {
 }
 
 func (f *fake) server() *Server {
-	return &Server{Sessions: f, Devices: f, Daemon: f, Events: event.NewBus(nil), Log: slog.New(slog.DiscardHandler)}
+	return &Server{Sessions: f, Devices: f, Daemon: f, Why: f, Events: event.NewBus(nil), Log: slog.New(slog.DiscardHandler)}
 }
 
 // serve runs f at l until the test ends or stop is called.

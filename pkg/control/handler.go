@@ -38,6 +38,8 @@ func newHandler(s *Server, stopping <-chan struct{}) http.Handler {
 	}
 	h.mux.HandleFunc("GET /v1/events", h.watch)
 	allowed["/v1/events"] = []string{http.MethodGet}
+	h.mux.HandleFunc("GET /v1/why", h.why)
+	allowed["/v1/why"] = []string{http.MethodGet}
 	for path, methods := range allowed {
 		h.mux.HandleFunc(path, wrongMethod(methods))
 	}
@@ -47,7 +49,7 @@ func newHandler(s *Server, stopping <-chan struct{}) http.Handler {
 	return &h.mux
 }
 
-// calls is the table of the package comment; events, which stream, stand apart.
+// calls is the table of the package comment; events, which stream, and why, which has a query, stand apart.
 func (h *handler) calls() map[string]call {
 	return map[string]call{
 		"GET /v1/status":            bare(func(ctx context.Context) (any, error) { return h.Daemon.Status(ctx) }),

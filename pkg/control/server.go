@@ -34,6 +34,7 @@ type Server struct {
 	Sessions Sessions
 	Devices  Devices
 	Daemon   Daemon
+	Why      Explainer
 	Events   *event.Bus
 	Log      *slog.Logger // nil: slog.Default()
 }

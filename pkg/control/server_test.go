@@ -89,6 +89,11 @@ func TestBadRequests(t *testing.T) {
 		{"invite for nobody", post("/v1/invites", js, `{"allow":["ssh"]}`), 400, "name"},
 		{"invite for too long", post("/v1/invites", js, `{"name":"a","ttl":99999999999}`), 400, "expiry"},
 		{"body where none belongs", post("/v1/stop", js, `{}`), 400, "no body"},
+		{"why of nobody", "GET /v1/why HTTP/1.1\r\nHost: x\r\n\r\n", 400, "exactly one of"},
+		{"why of two", "GET /v1/why?device=a&device=b HTTP/1.1\r\nHost: x\r\n\r\n", 400, "exactly one of"},
+		{"why of both", "GET /v1/why?device=a&address=192.0.2.1 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "exactly one of"},
+		{"why of no address", "GET /v1/why?address=x HTTP/1.1\r\nHost: x\r\n\r\n", 400, "exactly one of"},
+		{"body to a why", "GET /v1/why?device=a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 400, "no body"},
 		{"body to a removal", "DELETE /v1/devices/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 400, "no body"},
 		{"body to events", "GET /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 400, "no body"},
 		{"longest body and a byte", post("/v1/close", js, `{"id":"`+strings.Repeat("x", maxBody-8)+`"}`), 413, "longer than 65536"},
@@ -482,7 +487,7 @@ func TestPackageCommentNamesEveryOperation(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &handler{Server: (&fake{}).server()}
-	patterns := []string{"GET /v1/events"}
+	patterns := []string{"GET /v1/events", "GET /v1/why"}
 	for p := range h.calls() {
 		patterns = append(patterns, p)
 	}

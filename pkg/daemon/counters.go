@@ -37,6 +37,16 @@ func (c *counters) count(r verify.Reason) {
 	}
 }
 
+// of returns the counter of a reason.
+func (c *counters) of(r verify.Reason) uint64 {
+	for i, name := range counted {
+		if name == r {
+			return c.reasons[i].Load()
+		}
+	}
+	return 0
+}
+
 // counts returns every counter under its name.
 func (d *Daemon) counts() map[string]uint64 {
 	all := map[string]uint64{

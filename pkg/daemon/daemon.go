@@ -73,12 +73,13 @@ type Daemon struct {
 	queue    chan job
 	damaged  chan struct{} // what the packet filter holds is not what it should
 	counters counters
+	past     *past
 	stop     context.CancelFunc
 }
 
 // Run runs the daemon until ctx is done or a client of the control socket asks it to stop.
 func Run(ctx context.Context, o Options) (err error) {
-	d := &Daemon{o: o, log: o.Log, bus: event.NewBus(o.Log), started: time.Now(), queue: make(chan job, queueLength), damaged: make(chan struct{}, 1)}
+	d := &Daemon{o: o, log: o.Log, bus: event.NewBus(o.Log), started: time.Now(), queue: make(chan job, queueLength), damaged: make(chan struct{}, 1), past: newPast()}
 	d.cfg.Store(o.Config)
 	closers := &closers{}
 	defer func() { err = errors.Join(err, closers.close()) }()
@@ -98,7 +99,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		d.stop()
 		return errors.Join(err, group.Wait())
 	}
-	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Events: d.bus, Log: d.log}
+	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Why: d, Events: d.bus, Log: d.log}
 	group.Go(func() error { return d.table.Run(ctx) })
 	group.Go(func() error { return d.heal(ctx) })
 	group.Go(func() error { return server.Serve(ctx, listener) })

@@ -73,12 +73,13 @@ func (d *Daemon) handle(j job) {
 		return
 	}
 	d.counters.good.Add(1)
-	d.answer(j, k.Packet, d.obey(k))
+	d.answer(j, k.Packet, d.obey(j, k))
 }
 
 // refuse counts a rejection, tells the bus if the device is proven, and answers if that is allowed.
 func (d *Daemon) refuse(j job, r *verify.Rejection) {
 	d.counters.count(r.Reason)
+	d.rememberRefusal(j, r)
 	e := event.Event{Kind: event.KnockRefused, Source: j.from.From.Addr().String(), Reason: string(r.Reason)}
 	if r.Answer || r.Reason == verify.Replayed {
 		e.Device = r.Device
@@ -93,25 +94,25 @@ func (d *Daemon) refuse(j job, r *verify.Rejection) {
 }
 
 // obey does what an authenticated knock asks and returns what to answer.
-func (d *Daemon) obey(k verify.Knock) wire.Answer {
+func (d *Daemon) obey(j job, k verify.Knock) wire.Answer {
 	m := k.Packet.Message
 	switch m.Op {
 	case wire.OpHello:
-		return wire.Answer{Status: wire.Hello}
+		return d.accepted(j, k, "", wire.Answer{Status: wire.Hello})
 	case wire.OpClose:
-		return d.obeyClose(k)
+		return d.obeyClose(j, k)
 	default:
-		return d.obeyOpen(k)
+		return d.obeyOpen(j, k)
 	}
 }
 
-func (d *Daemon) obeyOpen(k verify.Knock) wire.Answer {
+func (d *Daemon) obeyOpen(j job, k verify.Knock) wire.Answer {
 	m := k.Packet.Message
 	verdict := d.cfg.Load().Rules.Decide(policy.Request{
 		Allow: k.Device.Allow, Service: m.Service, TTL: m.TTL, Source: k.Source, At: time.UnixMilli(d.journal.NowMS()),
 	})
 	if !verdict.Allowed {
-		return d.deny(k, verdict.Service.Name, string(verdict.Reason), wire.Denied)
+		return d.deny(j, k, verdict.Service.Name, policyError(verdict.Reason), wire.Denied)
 	}
 	left := untilExpiry(k.Device, verdict.TTL, time.UnixMilli(d.journal.NowMS()))
 	verdict.TTL = max(left.Truncate(time.Second), time.Second)
@@ -123,25 +124,26 @@ func (d *Daemon) obeyOpen(k verify.Knock) wire.Answer {
 	case errors.Is(err, session.ErrStopped):
 		return wire.Answer{Status: wire.Busy} // the next start opens
 	case errors.Is(err, session.ErrStale):
-		return d.deny(k, verdict.Service.Name, err.Error(), wire.Denied)
+		return d.deny(j, k, verdict.Service.Name, err, wire.Denied)
 	case errors.Is(err, session.ErrFull):
-		return d.deny(k, verdict.Service.Name, err.Error(), wire.Busy)
+		return d.deny(j, k, verdict.Service.Name, err, wire.Busy)
 	case err != nil:
-		return d.deny(k, verdict.Service.Name, err.Error(), wire.Failed)
+		return d.deny(j, k, verdict.Service.Name, err, wire.Failed)
 	}
-	d.accepted(k, verdict.Service.Name)
 	left = min(s.Until-bootTime()+time.Second/2, verdict.TTL)
-	return wire.Answer{Status: wire.Opened, TTL: uint16(max(left/time.Second, 1)), Port: verdict.Service.PortFor(verdict.Source.Addr())}
+	return d.accepted(j, k, verdict.Service.Name, wire.Answer{
+		Status: wire.Opened, TTL: uint16(max(left/time.Second, 1)), Port: verdict.Service.PortFor(verdict.Source.Addr()),
+	})
 }
 
-func (d *Daemon) obeyClose(k verify.Knock) wire.Answer {
+func (d *Daemon) obeyClose(j job, k verify.Knock) wire.Answer {
 	m := k.Packet.Message
 	verdict := d.cfg.Load().Rules.DecideClose(k.Device.Allow, m.Service)
 	if !verdict.Allowed {
-		return d.deny(k, verdict.Service.Name, string(verdict.Reason), wire.Denied)
+		return d.deny(j, k, verdict.Service.Name, policyError(verdict.Reason), wire.Denied)
 	}
 	if err := d.journal.Raise(k.Device.Key, m.TimeMS); err != nil {
-		return d.deny(k, verdict.Service.Name, err.Error(), wire.Failed)
+		return d.deny(j, k, verdict.Service.Name, journalError{err}, wire.Failed)
 	}
 	sel := session.Selection{
 		Device: k.Device.Name, Key: k.Device.ID().String(), Service: verdict.Service.Name,
@@ -151,12 +153,11 @@ func (d *Daemon) obeyClose(k verify.Knock) wire.Answer {
 	case errors.Is(err, session.ErrStopped):
 		return wire.Answer{Status: wire.Busy}
 	case errors.Is(err, session.ErrStale):
-		return d.deny(k, verdict.Service.Name, err.Error(), wire.Denied)
+		return d.deny(j, k, verdict.Service.Name, err, wire.Denied)
 	case err != nil:
-		return d.deny(k, verdict.Service.Name, err.Error(), wire.Failed)
+		return d.deny(j, k, verdict.Service.Name, err, wire.Failed)
 	}
-	d.accepted(k, verdict.Service.Name)
-	return wire.Answer{Status: wire.Closed}
+	return d.accepted(j, k, verdict.Service.Name, wire.Answer{Status: wire.Closed})
 }
 
 // sourceOf masks an address to what a door of the service covers.
@@ -169,18 +170,24 @@ func (d *Daemon) sourceOf(service string, a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen())
 }
 
-func (d *Daemon) accepted(k verify.Knock, service string) {
-	d.bus.Publish(event.Event{Kind: event.KnockAccepted, Device: k.Device.Name, Service: service, Source: k.Source.String()})
+// accepted tells the bus that a knock was obeyed; of a hello, which does nothing, only who asks why hears.
+func (d *Daemon) accepted(j job, k verify.Knock, service string, a wire.Answer) wire.Answer {
+	if a.Status != wire.Hello {
+		d.bus.Publish(event.Event{Kind: event.KnockAccepted, Device: k.Device.Name, Service: service, Source: k.Source.String()})
+	}
+	d.remember(j, k, service, nil, a)
+	return a
 }
 
 // deny tells the bus why an authenticated knock is not obeyed.
-func (d *Daemon) deny(k verify.Knock, service, why string, status wire.Status) wire.Answer {
+func (d *Daemon) deny(j job, k verify.Knock, service string, why error, status wire.Status) wire.Answer {
+	d.remember(j, k, service, why, wire.Answer{})
 	d.counters.denied.Add(1)
 	kind := event.KnockRefused
 	if status == wire.Failed {
 		kind = event.BackendFailed
 	}
-	d.bus.Publish(event.Event{Kind: kind, Device: k.Device.Name, Service: service, Source: k.Source.String(), Reason: why})
+	d.bus.Publish(event.Event{Kind: kind, Device: k.Device.Name, Service: service, Source: k.Source.String(), Reason: why.Error()})
 	return wire.Answer{Status: status}
 }
 
@@ -188,6 +195,7 @@ func (d *Daemon) deny(k verify.Knock, service, why string, status wire.Status) w
 func (d *Daemon) handleEnroll(j job, k verify.Knock) {
 	if err := d.registry.enroll(k.Packet.Message.Token, k.Device.Key); err != nil {
 		d.counters.denied.Add(1)
+		d.rememberEnrolment(j, err)
 		d.bus.Publish(event.Event{
 			Kind: event.KnockRefused, Device: "(enrolment)", Source: j.from.From.Addr().String(), Reason: err.Error(),
 		})
