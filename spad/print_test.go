@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -126,5 +127,15 @@ func TestRandomPort(t *testing.T) {
 	}
 	if len(seen) < 1500 {
 		t.Errorf("only %d different ports of 2000", len(seen))
+	}
+}
+
+func TestColouredLine(t *testing.T) {
+	for kind, want := range map[event.Kind]string{event.Opened: "\x1b[32m", event.KnockRefused: "\x1b[33m", event.BackendFailed: "\x1b[31m", event.Started: ""} {
+		e := event.Event{Kind: kind, Time: time.Unix(0, 0)}
+		line := colouredLine(e)
+		if !strings.HasPrefix(line, want) || strings.Contains(line, "\x1b") != (want != "") || want != "" && !strings.HasSuffix(line, "\x1b[0m") {
+			t.Errorf("%s: %q", kind, line)
+		}
 	}
 }

@@ -201,55 +201,104 @@ func (d *fakeDaemon) Why(_ context.Context, r control.WhyRequest) (control.Why, 
 
 func (d *fakeDaemon) Stop(context.Context) error { d.stop(); return nil }
 
-// A watcher sees events as they come, and ends without an error when it is interrupted, or when the daemon ends.
+// A watcher sees events as they come, and ends without an error when it is interrupted.
 func TestWatch(t *testing.T) {
-	interrupt := func(cancel, _ func()) { cancel() }
-	stopDaemon := func(_, stop func()) { stop() }
-	for _, tt := range []struct {
-		name, option, want string
-		end                func(cancel, stop func())
-	}{
-		{"text", "--json=false", "opened service=nas source=198.51.100.7", interrupt},
-		{"json", "--json", `"kind":"opened","service":"nas","source":"198.51.100.7"`, interrupt},
-		{"daemon ends", "--json", `"kind":"opened"`, stopDaemon},
+	for _, tt := range []struct{ name, option, want string }{
+		{"text", "--json=false", "opened service=nas source=198.51.100.7"},
+		{"json", "--json", `"kind":"opened","service":"nas","source":"198.51.100.7"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bus := event.NewBus(slog.New(slog.DiscardHandler))
-			socket := filepath.Join(t.TempDir(), "s")
-			stop, err := serveFake(socket, bus)
-			if err != nil {
-				t.Fatal(err)
+			w := newWatcher(t, tt.option)
+			stop := w.serve(t)
+			w.start(t)
+			if line := <-w.seen; !strings.Contains(line, tt.want) || strings.Contains(line, "\x1b") {
+				t.Errorf("got %q, want %q in it and no colour", line, tt.want)
 			}
-			ctx, cancel := context.WithCancel(t.Context())
-			seen, stopped := make(chan string, 1), make(chan error, 1)
-			out := writerFunc(func(b []byte) (int, error) {
-				select {
-				case seen <- string(b):
-					tt.end(cancel, func() { go func() { stopped <- stop() }() })
-				default:
-				}
-				return len(b), nil
-			})
-			done := make(chan error, 1)
-			go func() {
-				done <- newApp(out, io.Discard).RunContext(ctx, []string{"spad", "watch", "--socket", socket, tt.option})
-			}()
-			publishUntil(bus, done, func(err error) {
-				if err != nil {
-					t.Errorf("watch ended with: %v", err)
-				}
-			})
-			if line := <-seen; !strings.Contains(line, tt.want) {
-				t.Errorf("got %q, want %q in it", line, tt.want)
-			}
-			cancel()
-			if tt.name != "daemon ends" {
-				stopped <- stop()
-			}
-			if err := <-stopped; err != nil {
+			w.end(t)
+			if err := stop(); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// When the daemon stops, a watcher says so, and goes on with the next one.
+func TestWatchSurvivesARestart(t *testing.T) {
+	w := newWatcher(t, "--json")
+	stop := w.serve(t)
+	w.start(t)
+	<-w.seen
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"has stopped", "watching again"} {
+		if text := <-w.said; !strings.Contains(text, want) {
+			t.Errorf("stderr has %q, want %q", text, want)
+		}
+		if want == "has stopped" {
+			for len(w.seen) > 0 { // of the first daemon
+				<-w.seen
+			}
+			stop = w.serve(t)
+		}
+	}
+	<-w.seen
+	w.end(t)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// watcher is a spad watch under test.
+type watcher struct {
+	bus          *event.Bus
+	socket       string
+	option       string
+	seen, said   chan string
+	cancel       context.CancelFunc
+	done, ending chan error
+}
+
+func newWatcher(t *testing.T, option string) *watcher {
+	return &watcher{
+		bus: event.NewBus(slog.New(slog.DiscardHandler)), socket: filepath.Join(t.TempDir(), "s"), option: option,
+		seen: make(chan string, 1), said: make(chan string, 8), done: make(chan error, 1), ending: make(chan error, 1),
+	}
+}
+
+func (w *watcher) serve(t *testing.T) (stop func() error) {
+	t.Helper()
+	stop, err := serveFake(w.socket, w.bus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stop
+}
+
+// start watches, and publishes all the while: the watcher comes at its own time.
+func (w *watcher) start(t *testing.T) {
+	var ctx context.Context
+	ctx, w.cancel = context.WithCancel(t.Context())
+	tell := func(ch chan string) io.Writer {
+		return writerFunc(func(b []byte) (int, error) {
+			select {
+			case ch <- string(b):
+			default:
+			}
+			return len(b), nil
+		})
+	}
+	go func() {
+		w.done <- newApp(tell(w.seen), tell(w.said)).RunContext(ctx, []string{"spad", "watch", "--socket", w.socket, w.option})
+	}()
+	go publishUntil(w.bus, w.done, func(err error) { w.ending <- err })
+}
+
+func (w *watcher) end(t *testing.T) {
+	t.Helper()
+	w.cancel()
+	if err := <-w.ending; err != nil {
+		t.Errorf("watch ended with: %v", err)
 	}
 }
 
