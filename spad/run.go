@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -22,12 +21,16 @@ func runCommand() *cli.Command {
 			"SIGTERM stops the daemon: open doors stay open until their time, and what is shut stays shut; spad down takes it all away.\n\n" +
 			"Example:\n  spad run --config /etc/spad/spad.toml",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{
-				Name: "allow-lockout", DisableDefaultText: true,
-				Usage: "start even if the ssh session this is typed in would be shut out",
-			},
+			allowLockoutFlag("start"),
 		},
 		Action: withArgs(runDaemon),
+	}
+}
+
+func allowLockoutFlag(do string) cli.Flag {
+	return &cli.BoolFlag{
+		Name: "allow-lockout", DisableDefaultText: true,
+		Usage: do + " even if the ssh session this is typed in would be shut out",
 	}
 }
 
@@ -43,19 +46,13 @@ func runDaemon(c *cli.Context) error {
 	if _, err := routerKey(cfg); err != nil {
 		return err
 	}
+	logs := newLogs(c.App.ErrWriter, cfg.LogJSON)
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	return daemon.Run(ctx, daemon.Options{
-		Config: cfg, StateDir: p.state, Socket: p.socket, Version: version, Log: logger(c.App.ErrWriter, cfg.LogJSON),
+		Config: cfg, StateDir: p.state, Socket: p.socket, Version: version, Log: slog.New(logs), LogFormat: logs.format,
 		AllowLockout: c.Bool("allow-lockout"), Reload: hangups(ctx), Ready: shed,
 	})
-}
-
-func logger(w io.Writer, asJSON bool) *slog.Logger {
-	if asJSON {
-		return slog.New(slog.NewJSONHandler(w, nil))
-	}
-	return slog.New(slog.NewTextHandler(w, nil))
 }
 
 // hangups passes SIGHUP on as a wish to reload, until ctx is done. Wishes that come while one is waiting are one.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,11 +23,16 @@ func TestHangups(t *testing.T) {
 
 func TestLogger(t *testing.T) {
 	var text, asJSON strings.Builder
-	logger(&text, false).Info("started", "port", 41372)
+	out := &text
+	logs := newLogs(writerFunc(func(b []byte) (int, error) { return out.Write(b) }), false)
+	log := slog.New(logs).With("port", 41372)
+	log.Info("started")
 	if !strings.Contains(text.String(), "msg=started port=41372\n") {
 		t.Errorf("text: %s", text.String())
 	}
-	logger(&asJSON, true).Info("started", "port", 41372)
+	out = &asJSON
+	logs.format(true)
+	log.Info("started")
 	var line struct {
 		Msg  string
 		Port int

@@ -172,7 +172,7 @@ func (d *fakeDaemon) Status(context.Context) (control.Status, error) {
 }
 
 // Reload refuses the first time and has it mended by the second.
-func (d *fakeDaemon) Reload(context.Context) error {
+func (d *fakeDaemon) Reload(context.Context, control.ReloadRequest) error {
 	if d.mended {
 		return nil
 	}

@@ -26,7 +26,7 @@ var compareAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 func operations(c *Client) map[string]func(context.Context) (any, error) {
 	return map[string]func(context.Context) (any, error){
 		"status":   func(ctx context.Context) (any, error) { return c.Status(ctx) },
-		"reload":   func(ctx context.Context) (any, error) { return nil, c.Reload(ctx) },
+		"reload":   func(ctx context.Context) (any, error) { return nil, c.Reload(ctx, reloadRequest) },
 		"stop":     func(ctx context.Context) (any, error) { return nil, c.Stop(ctx) },
 		"sessions": func(ctx context.Context) (any, error) { return c.Sessions(ctx) },
 		"open":     func(ctx context.Context) (any, error) { return c.Open(ctx, openRequest) },
@@ -44,13 +44,14 @@ var (
 	openRequest   = OpenRequest{Service: "ssh", From: netip.MustParseAddr("2001:db8::1"), TTL: 90 * time.Second}
 	inviteRequest = InviteRequest{Name: "phone", Allow: []string{"ssh", "group:family"}, TTL: time.Hour}
 	whyRequest    = WhyRequest{Device: "a/b?c d%2f&x=y"}
+	reloadRequest = ReloadRequest{SSH: "192.0.2.1 50000 192.0.2.2 22", AllowLockout: true}
 	whyAddress    = WhyRequest{Address: netip.MustParseAddr("2001:db8::1")}
 )
 
 func TestEachOperation(t *testing.T) {
 	want := map[string]struct{ asked, answer any }{
 		"status":   {"status", status()},
-		"reload":   {"reload", nil},
+		"reload":   {reloadRequest, nil},
 		"stop":     {"stop", nil},
 		"sessions": {"sessions", []Session{session(0), session(1)}},
 		"open":     {openRequest, session(1)},

@@ -103,7 +103,10 @@ func (f *fake) Invite(ctx context.Context, r InviteRequest) (Invite, error) {
 	return Invite{Name: r.Name, Line: "knock1:x", Expires: noon}, f.ask(ctx, r)
 }
 func (f *fake) Status(ctx context.Context) (Status, error) { return status(), f.ask(ctx, "status") }
-func (f *fake) Reload(ctx context.Context) error           { return f.ask(ctx, "reload") }
+func (f *fake) Reload(ctx context.Context, r ReloadRequest) error {
+	return f.ask(ctx, r)
+}
+
 func (f *fake) Why(ctx context.Context, r WhyRequest) (Why, error) {
 	return why(), f.ask(ctx, r)
 }

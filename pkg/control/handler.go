@@ -53,7 +53,7 @@ func newHandler(s *Server, stopping <-chan struct{}) http.Handler {
 func (h *handler) calls() map[string]call {
 	return map[string]call{
 		"GET /v1/status":            bare(func(ctx context.Context) (any, error) { return h.Daemon.Status(ctx) }),
-		"POST /v1/reload":           bare(func(ctx context.Context) (any, error) { return nil, h.Daemon.Reload(ctx) }),
+		"POST /v1/reload":           h.reload,
 		"POST /v1/stop":             bare(func(ctx context.Context) (any, error) { return nil, h.Daemon.Stop(ctx) }),
 		"GET /v1/sessions":          bare(func(ctx context.Context) (any, error) { return list(h.Sessions.Sessions(ctx)) }),
 		"POST /v1/open":             with(h.open),

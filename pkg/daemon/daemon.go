@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"spad/keys"
-	"spad/pkg/capture"
 	"spad/pkg/config"
 	"spad/pkg/control"
 	"spad/pkg/device"
@@ -30,7 +29,6 @@ import (
 	"spad/pkg/replay"
 	"spad/pkg/session"
 	"spad/pkg/verify"
-	"spad/pkg/wire"
 )
 
 // saveEvery is how often the knock clock is saved.
@@ -43,6 +41,7 @@ type Options struct {
 	Socket       string
 	Version      string
 	Log          *slog.Logger
+	LogFormat    func(json bool) // changes the form of Log's lines; may be nil
 	AllowLockout bool            // start even if the guard shuts out the ssh session we are started from
 	Reload       <-chan struct{} // each value asks for a reload of the configuration
 	Ready        func()          // called when knocks are answered; may be nil
@@ -63,7 +62,7 @@ type Daemon struct {
 	backend  firewall.Backend
 	filter   filter // what the backend is
 	table    *session.Table
-	udp      *capture.UDP
+	udp      *ear
 
 	// mu is held for reading while a decision is made and carried out, and for writing while rights change, so that no
 	// door opens by a right that is gone.
@@ -152,12 +151,12 @@ func (d *Daemon) prepare(c *closers) (err error) {
 	})
 	d.registry.changed = d.verifier.SetRoster
 	d.refreshOwn()
-	if d.udp, err = capture.ListenUDP(cfg.Listen, wire.PacketSize, d.log); err != nil {
+	if d.udp, err = listen(cfg.Listen, d.log); err != nil {
 		return err
 	}
 	c.add(d.udp.Close)
 	if !d.o.AllowLockout {
-		if err := lockout(d.ruleset(cfg), sshConnection()); err != nil {
+		if err := lockout(d.ruleset(cfg), SSHConnection()); err != nil {
 			return err
 		}
 	}
@@ -206,7 +205,7 @@ func (d *Daemon) housekeep(ctx context.Context) error {
 			return nil
 		case <-d.o.Reload:
 			// The reload itself has logged what is wrong.
-			_ = d.Reload(ctx)
+			_ = d.Reload(ctx, control.ReloadRequest{})
 		case <-save.C:
 			if err := d.journal.Save(); err != nil {
 				d.bus.Publish(event.Event{Kind: event.JournalFailed, Reason: err.Error()})

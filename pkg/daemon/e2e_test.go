@@ -308,18 +308,24 @@ func TestReload(t *testing.T) {
 			t.Fatalf("%s: %s", s, got)
 		}
 	}
+	withoutNAS := strings.Split(services, "[service.nas]")[0]
 	r.configure(services + "\n[service.bad]\nopen = [\"tcp/8080\"]\nttl = \"x\"\n")
 	if _, errs, code := r.spad("reload"); code == 0 || !strings.Contains(errs, "8080") || !strings.Contains(errs, "ttl") {
 		t.Errorf("a bad configuration: exit code %d, %s", code, errs)
 	}
 	r.sees(r.Laptop, 8080, "router", "")
+	taken, err := r.Router.ListenPacket("udp", ":41373")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
 	r.port++
-	r.configure(services)
-	if _, errs, code := r.spad("reload"); code == 0 || !strings.Contains(errs, "listen") || !strings.Contains(errs, "restart") {
-		t.Errorf("a changed port: exit code %d, %s", code, errs)
+	r.configure(withoutNAS)
+	if _, errs, code := r.spad("reload"); code != 2 || !strings.Contains(errs, "listen: udp port 41373 is taken") {
+		t.Errorf("a port that is taken: exit code %d, %s", code, errs)
 	}
 	r.port--
-	withoutNAS := strings.Split(services, "[service.nas]")[0]
+	r.sees(r.Laptop, 7890, "lan host", "") // the old configuration stays as a whole
 	r.configure(withoutNAS)
 	r.must("reload")
 	r.sees(r.Laptop, 8080, "router", "")

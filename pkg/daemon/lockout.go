@@ -13,11 +13,11 @@ import (
 
 // Lockout returns an error if the guard of cfg would shut out the ssh session that this is typed in. Run finds that out
 // by itself, but not if a service manager starts it, outside of the session.
-func Lockout(cfg *config.Config) error { return lockout(cfg.Ruleset(cfg.Port), sshConnection()) }
+func Lockout(cfg *config.Config) error { return lockout(cfg.Ruleset(cfg.Port), SSHConnection()) }
 
-// sshConnection returns the SSH_CONNECTION of the ssh session that spad is started from, or nothing. sudo takes it out
+// SSHConnection returns the SSH_CONNECTION of the ssh session that this process is started from, or nothing. sudo takes it out
 // of the environment, so the processes above are looked at too.
-func sshConnection() string {
+func SSHConnection() string {
 	if c := os.Getenv("SSH_CONNECTION"); c != "" {
 		return c
 	}
@@ -50,8 +50,8 @@ func parent(pid int) int {
 	return ppid
 }
 
-// lockout returns an error if the guard of a ruleset would shut out the ssh session that spad is started from.
-// connection is the environment's SSH_CONNECTION: client address, client port, server address, server port.
+// lockout returns an error if the guard of a ruleset would shut out the ssh session of who starts or reloads spad.
+// connection is its SSH_CONNECTION: client address, client port, server address, server port.
 func lockout(rules firewall.Ruleset, connection string) error {
 	words := strings.Fields(connection)
 	if len(words) != 4 {
@@ -76,8 +76,8 @@ func lockout(rules firewall.Ruleset, connection string) error {
 	}
 	for _, s := range rules.Services {
 		if s.Guard != firewall.GuardOff && guards(s, uint16(port)) {
-			return fmt.Errorf("service %q would shut the port of the ssh session you are starting spad from (%s, tcp/%d): "+
-				"put %s into always_allow, or start it with --allow-lockout", s.Name, client, port, client)
+			return fmt.Errorf("service %q would shut the port of the ssh session you are in (%s, tcp/%d): "+
+				"put %s into always_allow, or do it all the same with --allow-lockout", s.Name, client, port, client)
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"spad/pkg/capture"
 	"spad/pkg/config"
 	"spad/pkg/control"
 	"spad/pkg/device"
@@ -23,10 +24,10 @@ const ownEvery = 15 * time.Second
 
 // Reload implements control.Daemon: it takes a changed configuration over as a whole, or keeps the old one as a whole. A
 // configuration that can't be taken over is a control.UsageError.
-func (d *Daemon) Reload(context.Context) error {
+func (d *Daemon) Reload(_ context.Context, r control.ReloadRequest) error {
 	d.reloading()
 	d.refreshOwn() // who asks may know of an address that has just come
-	err := d.reload()
+	err := d.reload(r)
 	if err != nil {
 		d.ready("the old configuration is kept (" + err.Error() + "); ")
 		d.bus.Publish(event.Event{Kind: event.ReloadFailed, Reason: err.Error()})
@@ -37,7 +38,7 @@ func (d *Daemon) Reload(context.Context) error {
 	return nil
 }
 
-func (d *Daemon) reload() error {
+func (d *Daemon) reload(r control.ReloadRequest) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	old := d.cfg.Load()
@@ -45,18 +46,53 @@ func (d *Daemon) reload() error {
 	if err == nil {
 		err = restartNeeded(old, cfg)
 	}
+	if err == nil && !r.AllowLockout {
+		err = d.newLockout(old, cfg, r.SSH)
+	}
 	if err != nil {
 		return &control.UsageError{Text: err.Error()}
 	}
+	return d.take(cfg)
+}
+
+// newLockout returns an error if a configuration would shut out an ssh session that the one before lets be. One that
+// would be shut out already has come through a door, or was meant to be.
+func (d *Daemon) newLockout(old, cfg *config.Config, ssh string) error {
+	if lockout(d.ruleset(old), ssh) != nil {
+		return nil
+	}
+	return lockout(d.ruleset(cfg), ssh)
+}
+
+// take puts a configuration in force, or leaves everything as it is. The lock is held for writing.
+func (d *Daemon) take(cfg *config.Config) error {
+	old := d.cfg.Load()
 	roster, err := device.NewRoster(cfg.Devices, d.store.Devices())
 	if err != nil {
 		return &control.UsageError{Text: err.Error()}
 	}
-	if err := d.table.Reload(d.ruleset(cfg), d.limit(cfg, roster)); err != nil {
+	next, port := (*capture.UDP)(nil), d.udp.Port()
+	if cfg.Listen != old.Listen {
+		if next, err = d.udp.another(cfg.Listen); err != nil {
+			return &control.UsageError{Text: fmt.Sprintf("%s: listen: %v", cfg.Path, err)}
+		}
+		port = next.Port()
+	}
+	if err := d.table.Reload(cfg.Ruleset(port), d.limit(cfg, roster)); err != nil {
+		if next != nil {
+			next.Close()
+		}
 		return fmt.Errorf("the firewall refuses the new configuration, the old one stays: %w", err)
 	}
 	// Nothing below fails: the roster was just made of the same devices, and all who add to them hold this lock.
 	d.cfg.Store(cfg)
+	if next != nil {
+		d.udp.move(next)
+	}
+	if d.o.LogFormat != nil {
+		d.o.LogFormat(cfg.LogJSON)
+	}
+	d.verifier.SetLoopback(cfg.TestLoopback)
 	d.journal.SetWindow(cfg.Window)
 	d.budget.SetLimits(cfg.Limits)
 	return d.registry.setConfig(cfg)
@@ -70,13 +106,10 @@ func restartNeeded(old, cfg *config.Config) error {
 			errs = errors.Join(errs, fmt.Errorf("%s: %s can't change while spad runs; restart it, or put the old value back", cfg.Path, key))
 		}
 	}
-	changed("listen", old.Listen != cfg.Listen)
 	changed("firewall", old.Firewall != cfg.Firewall)
 	changed("iptables", old.IPTables != cfg.IPTables)
 	changed("key", old.KeyFile != cfg.KeyFile)
 	changed("capture", old.Capture != cfg.Capture)
-	changed("log", old.LogJSON != cfg.LogJSON)
-	changed("test_loopback", old.TestLoopback != cfg.TestLoopback)
 	return errs
 }
 
@@ -109,7 +142,7 @@ func (d *Daemon) limit(cfg *config.Config, roster *device.Roster) session.Limit 
 	})
 	return func(s session.Session) time.Duration {
 		service := serviceOf(s.Service)
-		if !service.ok {
+		if !service.ok || s.Source.Addr().IsLoopback() && !cfg.TestLoopback {
 			return 0
 		}
 		if s.Device == "" {

@@ -289,6 +289,7 @@ type device struct {
 	r      *rig
 	secret keys.DeviceSecret
 	sealer *wire.Sealer
+	lastMS int64
 }
 
 // newDevice adds a device whose key was carried by hand.
@@ -310,11 +311,12 @@ func (r *rig) deviceOf(secret keys.DeviceSecret) *device {
 	return &device{r: r, secret: secret, sealer: wire.NewSealer(router)}
 }
 
-// seal makes a packet that wants an answer; a zero time is now.
+// seal makes a packet that wants an answer; a zero time is now, or just after the last such one.
 func (d *device) seal(m wire.Message) ([]byte, wire.Waiter) {
 	m.WantAnswer = true
 	if m.TimeMS == 0 {
-		m.TimeMS = time.Now().UnixMilli()
+		m.TimeMS = max(time.Now().UnixMilli(), d.lastMS+1)
+		d.lastMS = m.TimeMS
 	}
 	p, w, err := d.sealer.Seal(m, d.secret, rand.Reader)
 	if err != nil {

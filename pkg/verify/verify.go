@@ -57,7 +57,7 @@ type Verifier struct {
 	tokens   Tokens
 	roster   atomic.Pointer[device.Roster]
 	own      atomic.Pointer[map[netip.Addr]bool]
-	loopback bool
+	loopback atomic.Bool
 }
 
 // Options are the parts a Verifier works with; all are needed.
@@ -73,13 +73,13 @@ type Options struct {
 // New returns a Verifier.
 func New(o Options) *Verifier {
 	v := &Verifier{
-		opener:   wire.NewOpener(o.Secret),
-		budget:   o.Budget,
-		seen:     flood.NewSeen(),
-		journal:  o.Journal,
-		tokens:   o.Tokens,
-		loopback: o.Loopback,
+		opener:  wire.NewOpener(o.Secret),
+		budget:  o.Budget,
+		seen:    flood.NewSeen(),
+		journal: o.Journal,
+		tokens:  o.Tokens,
 	}
+	v.loopback.Store(o.Loopback)
 	v.roster.Store(o.Roster)
 	v.own.Store(&map[netip.Addr]bool{})
 	return v
@@ -87,6 +87,9 @@ func New(o Options) *Verifier {
 
 // SetRoster replaces the enrolled devices.
 func (v *Verifier) SetRoster(r *device.Roster) { v.roster.Store(r) }
+
+// SetLoopback says whether loopback sources are accepted.
+func (v *Verifier) SetLoopback(yes bool) { v.loopback.Store(yes) }
 
 // SetOwn replaces the set of the router's own addresses, which are refused as a source.
 func (v *Verifier) SetOwn(addrs []netip.Addr) {
@@ -197,7 +200,7 @@ func (v *Verifier) Usable(a netip.Addr) bool {
 		return false
 	}
 	if a.IsLoopback() {
-		return v.loopback
+		return v.loopback.Load()
 	}
 	return !(*v.own.Load())[a.WithZone("")]
 }

@@ -323,7 +323,7 @@ func TestBudget(t *testing.T) {
 
 func TestUsableLoopbackInTests(t *testing.T) {
 	r := newRouter(t, flood.DefaultLimits())
-	r.loopback = true
+	r.loopback.Store(true)
 	if !r.Usable(netip.MustParseAddr("127.0.0.1")) || r.Usable(netip.Addr{}) {
 		t.Error("test_loopback")
 	}
