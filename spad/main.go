@@ -54,9 +54,9 @@ func newApp(out, errs io.Writer) *cli.App {
 		Description: "Start with: spad init --hostname home.example.net\n" +
 			"Help for one command: spad COMMAND --help",
 		Commands: []*cli.Command{
-			initCommand(), keyCommand(), checkCommand(), runCommand(), reloadCommand(), inviteCommand(), deviceCommand(),
+			initCommand(), keyCommand(), checkCommand(), runCommand(), reloadCommand(), confirmCommand(), inviteCommand(), deviceCommand(),
 			statusCommand(), sessionsCommand(), openCommand(), closeCommand(), watchCommand(), whyCommand(),
-			downCommand(), doctorCommand(),
+			downCommand(), doctorCommand(), guardCommand(),
 		},
 		Flags: pathFlags(),
 	}

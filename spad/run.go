@@ -18,10 +18,13 @@ func runCommand() *cli.Command {
 		Name:  "run",
 		Usage: "the daemon, in the foreground",
 		Description: "Logs go to stderr, as text or, with log = \"json\" in the configuration, as JSON. SIGHUP reloads the configuration.\n" +
-			"SIGTERM stops the daemon: open doors stay open until their time, and what is shut stays shut; spad down takes it all away.\n\n" +
-			"Example:\n  spad run --config /etc/spad/spad.toml",
+			"SIGTERM stops the daemon: open doors stay open until their time, and what is shut stays shut; spad down takes it all away.\n" +
+			"With --trial nobody is locked out by a mistake: unless spad confirm comes in time, also if the daemon is killed, nothing of\n" +
+			"it stays in the firewall.\n\n" +
+			"Example:\n  spad run --trial 2m",
 		Flags: []cli.Flag{
 			allowLockoutFlag("start"),
+			trialFlag("take everything of spad's out of the firewall and end"),
 		},
 		Action: withArgs(runDaemon),
 	}
@@ -43,15 +46,23 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := routerKey(cfg); err != nil {
+	trial, err := wholeSeconds(c, "trial")
+	if err != nil {
 		return err
 	}
 	logs := newLogs(c.App.ErrWriter, cfg.LogJSON)
+	if cfg, err = daemon.Confirmed(p.state, cfg, slog.New(logs)); err != nil {
+		return err
+	}
+	if _, err := routerKey(cfg); err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	return daemon.Run(ctx, daemon.Options{
 		Config: cfg, StateDir: p.state, Socket: p.socket, Version: version, Log: slog.New(logs), LogFormat: logs.format,
 		AllowLockout: c.Bool("allow-lockout"), Reload: hangups(ctx), Ready: shed,
+		Trial: trial, Guard: p.guard,
 	})
 }
 

@@ -199,6 +199,11 @@ func (d *fakeDaemon) Why(_ context.Context, r control.WhyRequest) (control.Why, 
 	return w, nil
 }
 
+// Confirm has nothing to confirm.
+func (d *fakeDaemon) Confirm(context.Context) error {
+	return &control.UsageError{Text: "nothing is on trial"}
+}
+
 func (d *fakeDaemon) Stop(context.Context) error { d.stop(); return nil }
 
 // A watcher sees events as they come, and ends without an error when it is interrupted.

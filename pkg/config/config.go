@@ -49,6 +49,7 @@ const (
 // Config is a configuration without problems. It must not be changed.
 type Config struct {
 	Path         string         // as it was given to Load
+	Text         []byte         // what Load has read
 	Listen       string         // ":PORT", the UDP port that knocks come to, on every address
 	Port         uint16         // the same as a number
 	Hostname     string         // what invites name, without port; may be empty
@@ -76,7 +77,11 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, &Problems{List: []Problem{unreadable(path, err)}}
 	}
-	return Parse(path, data)
+	c, err := Parse(path, data)
+	if c != nil {
+		c.Text = data
+	}
+	return c, err
 }
 
 // Errors of read that no other package has.

@@ -27,6 +27,7 @@ func operations(c *Client) map[string]func(context.Context) (any, error) {
 	return map[string]func(context.Context) (any, error){
 		"status":   func(ctx context.Context) (any, error) { return c.Status(ctx) },
 		"reload":   func(ctx context.Context) (any, error) { return nil, c.Reload(ctx, reloadRequest) },
+		"confirm":  func(ctx context.Context) (any, error) { return nil, c.Confirm(ctx) },
 		"stop":     func(ctx context.Context) (any, error) { return nil, c.Stop(ctx) },
 		"sessions": func(ctx context.Context) (any, error) { return c.Sessions(ctx) },
 		"open":     func(ctx context.Context) (any, error) { return c.Open(ctx, openRequest) },
@@ -44,7 +45,7 @@ var (
 	openRequest   = OpenRequest{Service: "ssh", From: netip.MustParseAddr("2001:db8::1"), TTL: 90 * time.Second}
 	inviteRequest = InviteRequest{Name: "phone", Allow: []string{"ssh", "group:family"}, TTL: time.Hour}
 	whyRequest    = WhyRequest{Device: "a/b?c d%2f&x=y"}
-	reloadRequest = ReloadRequest{SSH: "192.0.2.1 50000 192.0.2.2 22", AllowLockout: true}
+	reloadRequest = ReloadRequest{SSH: "192.0.2.1 50000 192.0.2.2 22", AllowLockout: true, Trial: 2 * time.Minute}
 	whyAddress    = WhyRequest{Address: netip.MustParseAddr("2001:db8::1")}
 )
 
@@ -52,6 +53,7 @@ func TestEachOperation(t *testing.T) {
 	want := map[string]struct{ asked, answer any }{
 		"status":   {"status", status()},
 		"reload":   {reloadRequest, nil},
+		"confirm":  {"confirm", nil},
 		"stop":     {"stop", nil},
 		"sessions": {"sessions", []Session{session(0), session(1)}},
 		"open":     {openRequest, session(1)},

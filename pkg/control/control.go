@@ -12,6 +12,7 @@
 //	DELETE /v1/devices/{name}   -                 Device, as it was
 //	POST   /v1/invites          InviteRequest     Invite
 //	POST   /v1/reload           ReloadRequest     nothing (204); the body may be left out
+//	POST   /v1/confirm          -                 nothing (204)
 //	POST   /v1/stop             -                 nothing (204)
 //	GET    /v1/why              -                 Why; the query is device=NAME or address=ADDR
 //	GET    /v1/events           -                 event.Event, one per line, until the daemon stops
@@ -65,6 +66,8 @@ type Daemon interface {
 	Status(ctx context.Context) (Status, error)
 	// Reload takes a changed configuration over, or keeps the old one: then the error's text lists every problem.
 	Reload(ctx context.Context, r ReloadRequest) error
+	// Confirm keeps what is on trial: the run, or a reload.
+	Confirm(ctx context.Context) error
 	// Stop asks the daemon to end, and returns before it has.
 	Stop(ctx context.Context) error
 }

@@ -110,6 +110,8 @@ func (f *fake) Reload(ctx context.Context, r ReloadRequest) error {
 func (f *fake) Why(ctx context.Context, r WhyRequest) (Why, error) {
 	return why(), f.ask(ctx, r)
 }
+func (f *fake) Confirm(ctx context.Context) error { return f.ask(ctx, "confirm") }
+
 func (f *fake) Stop(ctx context.Context) error { return f.ask(ctx, "stop") }
 
 // server is a running one.

@@ -54,6 +54,7 @@ func (h *handler) calls() map[string]call {
 	return map[string]call{
 		"GET /v1/status":            bare(func(ctx context.Context) (any, error) { return h.Daemon.Status(ctx) }),
 		"POST /v1/reload":           h.reload,
+		"POST /v1/confirm":          bare(func(ctx context.Context) (any, error) { return nil, h.Daemon.Confirm(ctx) }),
 		"POST /v1/stop":             bare(func(ctx context.Context) (any, error) { return nil, h.Daemon.Stop(ctx) }),
 		"GET /v1/sessions":          bare(func(ctx context.Context) (any, error) { return list(h.Sessions.Sessions(ctx)) }),
 		"POST /v1/open":             with(h.open),

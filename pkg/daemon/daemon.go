@@ -44,6 +44,8 @@ type Options struct {
 	LogFormat    func(json bool) // changes the form of Log's lines; may be nil
 	AllowLockout bool            // start even if the guard shuts out the ssh session we are started from
 	Reload       <-chan struct{} // each value asks for a reload of the configuration
+	Trial        time.Duration   // this run is reverted unless it is confirmed within that time; 0: it is not on trial
+	Guard        Guard           // nil: none
 	Ready        func()          // called when knocks are answered; may be nil
 }
 
@@ -73,6 +75,7 @@ type Daemon struct {
 	damaged  chan struct{} // what the packet filter holds is not what it should
 	counters counters
 	past     *past
+	trial    *trial // nil: none; guarded by mu
 	stop     context.CancelFunc
 }
 
@@ -93,7 +96,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer d.stop()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.watch(ctx) })
-	if err := d.takeOver(); err != nil {
+	d.mu.Lock()
+	err = d.tryRun()
+	d.mu.Unlock()
+	defer func() { err = d.endRun(err) }()
+	if err == nil {
+		err = d.takeOver()
+	}
+	if err != nil {
 		listener.Close()
 		d.stop()
 		return errors.Join(err, group.Wait())

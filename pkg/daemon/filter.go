@@ -132,7 +132,7 @@ func Down(stateDir string, cfg *config.Config) error {
 	case len(held) == 0:
 		held = []filter{filterOf(cfg)}
 	}
-	if err := session.Forget(SessionsFile(stateDir)); err != nil {
+	if err := errors.Join(session.Forget(SessionsFile(stateDir)), forgetTrial(stateDir)); err != nil {
 		return err
 	}
 	var errs error

@@ -14,6 +14,7 @@ import (
 	"spad/pkg/control"
 	"spad/pkg/device"
 	"spad/pkg/event"
+	"spad/pkg/firewall"
 	"spad/pkg/policy"
 	"spad/pkg/session"
 	"spad/pkg/wire"
@@ -41,6 +42,9 @@ func (d *Daemon) Reload(_ context.Context, r control.ReloadRequest) error {
 func (d *Daemon) reload(r control.ReloadRequest) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.trial != nil && (d.trial.old != nil || r.Trial > 0) {
+		return &control.UsageError{Text: "a configuration is on trial: say spad confirm, or wait until the one before is in force again"}
+	}
 	old := d.cfg.Load()
 	cfg, err := config.Load(old.Path)
 	if err == nil {
@@ -52,7 +56,13 @@ func (d *Daemon) reload(r control.ReloadRequest) error {
 	if err != nil {
 		return &control.UsageError{Text: err.Error()}
 	}
-	return d.take(cfg)
+	if r.Trial > 0 {
+		return d.tryReload(cfg, r.Trial)
+	}
+	if err := d.take(cfg, d.table.Reload); err != nil {
+		return err
+	}
+	return forgetTrial(d.o.StateDir)
 }
 
 // newLockout returns an error if a configuration would shut out an ssh session that the one before lets be. One that
@@ -64,8 +74,8 @@ func (d *Daemon) newLockout(old, cfg *config.Config, ssh string) error {
 	return lockout(d.ruleset(cfg), ssh)
 }
 
-// take puts a configuration in force, or leaves everything as it is. The lock is held for writing.
-func (d *Daemon) take(cfg *config.Config) error {
+// take puts a configuration in force, by a method of the table, or leaves everything as it is. The lock is held for writing.
+func (d *Daemon) take(cfg *config.Config, reload func(firewall.Ruleset, session.Limit) error) error {
 	old := d.cfg.Load()
 	roster, err := device.NewRoster(cfg.Devices, d.store.Devices())
 	if err != nil {
@@ -78,7 +88,7 @@ func (d *Daemon) take(cfg *config.Config) error {
 		}
 		port = next.Port()
 	}
-	if err := d.table.Reload(cfg.Ruleset(port), d.limit(cfg, roster)); err != nil {
+	if err := reload(cfg.Ruleset(port), d.limit(cfg, roster)); err != nil {
 		if next != nil {
 			next.Close()
 		}
@@ -128,7 +138,10 @@ func (d *Daemon) retain(by string) error {
 // now. An operator's is bound by the service alone. It is asked about all sessions one after the other, which may be
 // many, so what it finds out about a service or a device it keeps.
 func (d *Daemon) limit(cfg *config.Config, roster *device.Roster) session.Limit {
-	now := time.UnixMilli(d.journal.NowMS())
+	return limitOf(cfg, roster, time.UnixMilli(d.journal.NowMS()))
+}
+
+func limitOf(cfg *config.Config, roster *device.Roster, now time.Time) session.Limit {
 	serviceOf := once(func(name string) known[policy.Service, wire.ServiceID] {
 		service, ok := cfg.Rules.Service(name)
 		return known[policy.Service, wire.ServiceID]{service, wire.ServiceIDOf(name), ok}

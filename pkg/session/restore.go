@@ -63,31 +63,29 @@ func left(services firewall.Index, limit Limit, s *Session, now time.Duration) t
 // Reload replaces the ruleset; sessions that do not fit it end with it, and those over the limit are cut to it, in one
 // step. Of an error, nothing has changed. No knock may be under way.
 func (t *Table) Reload(rules firewall.Ruleset, limit Limit) error {
+	return t.reload(rules, limit, func() []*Session { return t.queue })
+}
+
+func (t *Table) reload(rules firewall.Ruleset, limit Limit, sessions func() []*Session) error {
 	var failed error
 	stopped := t.do(func() {
 		now, services := t.now(), rules.Index()
 		next := newIndex()
-		var gone []*Session
-		for _, s := range t.queue {
-			left := left(services, limit, s, now)
-			if left <= 0 {
-				gone = append(gone, s)
-				continue
+		for _, s := range sessions() {
+			if left := left(services, limit, s, now); left > 0 {
+				kept := *s
+				kept.Until = now + left
+				next.add(&kept)
 			}
-			kept := *s
-			kept.Until = now + left
-			next.add(&kept)
 		}
 		if failed = t.backend.Apply(rules, next.doors(now)); failed != nil {
 			// A backend whose steps are not one transaction may have come further than none: back to where it was.
 			failed = errors.Join(failed, t.backend.Apply(t.rules, t.doors(now)))
 			return
 		}
+		t.told(t.index, next)
 		t.rules, t.index = rules, next
 		clear(t.closed)
-		for _, s := range gone {
-			t.bus.Publish(t.event(event.Closed, s, "reload"))
-		}
 		t.logFile(t.file.rewrite())
 	})
 	return cmp.Or(stopped, failed)
