@@ -183,10 +183,14 @@ func (v Invite) WriteQR(w io.Writer) error {
 	if len(text) > maxQR {
 		return fmt.Errorf("drawing the invite: %d characters are more than a QR code holds (%d); use the line", len(text), maxQR)
 	}
+	return writeQR(w, text)
+}
+
+func writeQR(w io.Writer, text string) error {
 	var b bytes.Buffer // qrterminal drops write errors
 	qrterminal.GenerateHalfBlock(text, qrterminal.L, &b)
 	if _, err := w.Write(b.Bytes()); err != nil {
-		return fmt.Errorf("drawing the invite: %w", err)
+		return fmt.Errorf("drawing the QR code: %w", err)
 	}
 	return nil
 }

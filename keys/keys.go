@@ -7,6 +7,7 @@
 //	a device's key        DevicePublic   knock-device:         32 bytes, Ed25519
 //	a device's secret     DeviceSecret   knock-device-secret:  32 bytes, the seed
 //	an invite             Invite         knock1:               see [ParseInvite]
+//	a rescue key          Rescue         rows of base32        see [Rescue]
 //
 // A text form has exactly one spelling: what parses is what the key prints again.
 // Keys of small order are refused in every encoding when they are read, because

@@ -471,7 +471,7 @@ func TestSecretsDoNotLog(t *testing.T) {
 		reveals(t, "log of "+name, b.String(), traces)
 	}
 	for want, v := range map[string]slog.LogValuer{
-		hiddenRouter: testRouter, hiddenDevice: testDevice, hiddenToken: Token{}, hiddenTokenID: TokenID{}, hiddenTokenSecret: TokenSecret{}, hiddenInvite: testInvite(),
+		hiddenRouter: testRouter, hiddenDevice: testDevice, hiddenToken: Token{}, hiddenTokenID: TokenID{}, hiddenTokenSecret: TokenSecret{}, hiddenInvite: testInvite(), hiddenRescue: testRescue(),
 	} {
 		if got := v.LogValue().String(); got != want {
 			t.Errorf("logs %q, want %q", got, want)
