@@ -25,7 +25,7 @@ func versionText() string {
 
 // kept are the names that are commands, now or in a later version, and so no services.
 var kept = []string{
-	"open", "close", "enroll", "list", "key", "forget",
+	"open", "close", "enroll", "list", "key", "forget", "rescue",
 	"doctor", "install", "uninstall", "export", "import", "help", "h", "version",
 }
 
@@ -40,6 +40,7 @@ knock ssh --wait -- ssh home   open it, wait for its port, run a command`,
 			"4 denied, 5 opened but the port does not answer.",
 		Commands: []*cli.Command{
 			openCommand(), closeCommand(), enrollCommand(), listCommand(), keyCommand(), forgetCommand(), doctorCommand(),
+			rescueCommand(),
 		},
 		Flags:           []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}},
 		HideHelpCommand: true,

@@ -8,6 +8,7 @@
 //	knock close SERVICE...           close them again
 //	knock list | key | forget ROUTER
 //	knock doctor [ROUTER]            look for what keeps knocks from working
+//	knock rescue KEY|- SERVICE...    open services with a key from paper, store nothing
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no answer, 4 denied,
 // 5 opened but the port does not answer. Of several services the highest counts.

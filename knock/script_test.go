@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
+	"spad/keys"
 	"spad/pkg/wire"
 )
 
@@ -34,6 +36,7 @@ func (m leakless) Run() (code int) {
 //
 //	router NAME                  start one; $NAME_port is its UDP port, $NAME_tcp the port it opens, $NAME_key its key
 //	invite NAME HOST SERVICE...  make an invite, $NAME_invite; with EXPIRED for HOST's first letter, an old one
+//	rescue NAME HOST             make a rescue key, $NAME_rescue, and NAME.rescue with its rows
 //	say NAME STATUS              answer that from now on: opened, denied, busy, silence …
 //	grant NAME TTL PORT          what goes with opened
 //	await NAME OP COUNT          wait until so many packets came
@@ -49,6 +52,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"router": startRouter, "invite": makeInvite, "say": say, "grant": setGrant, "await": await, "code": code, "oneline": oneLine,
+			"rescue": makeRescue,
 		},
 		Condition: func(cond string) (bool, error) {
 			return hasIPv6() && (cond == "ipv6" || cond == "localhost6" && localhost6()), nil
@@ -103,6 +107,22 @@ func makeInvite(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Setenv(args[0]+"_invite", text)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".invite"), []byte(text+"\n"), 0o600))
+}
+
+func makeRescue(ts *testscript.TestScript, _ bool, args []string) {
+	r := named(ts, args[0])
+	v, err := keys.GenerateRescue(rand.Reader, r.secret.Public(), net.JoinHostPort(args[1], strconv.Itoa(int(r.port))))
+	ts.Check(err)
+	rows, err := v.Rows()
+	ts.Check(err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := v.Device().Public()
+	r.devices[wire.DeviceIDOf(key)] = key
+	ts.Setenv(args[0]+"_rescue", strings.Join(rows, "-"))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".rescue"), []byte(strings.Join(rows, "\n")+"\n"), 0o600))
+	rows[1], rows[2] = rows[2], rows[1]
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".slip"), []byte(strings.Join(rows, "\n")+"\n"), 0o600))
 }
 
 func say(ts *testscript.TestScript, _ bool, args []string) {

@@ -14,11 +14,11 @@ import (
 func deviceCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "device",
-		Usage:     "list, add, remove and show devices",
+		Usage:     "list, add, remove and show devices, make a rescue key",
 		UsageText: "spad device COMMAND [options] [arguments]",
 		Description: "Devices enrolled by an invite or added here live in the state; those of the configuration file are listed too.\n\n" +
 			"Example:\n  spad device list",
-		Subcommands: []*cli.Command{deviceList(), deviceAdd(), deviceRemove(), deviceShow()},
+		Subcommands: []*cli.Command{deviceList(), deviceAdd(), deviceRemove(), deviceShow(), deviceRescue()},
 	}
 }
 

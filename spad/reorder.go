@@ -192,7 +192,9 @@ func named(commands []*cli.Command, word string) *cli.Command {
 
 func names(commands []*cli.Command) (out []string) {
 	for _, c := range commands {
-		out = append(out, c.Name)
+		if !c.Hidden {
+			out = append(out, c.Name)
+		}
 	}
 	return out
 }

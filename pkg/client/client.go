@@ -39,6 +39,8 @@ type Options struct {
 	System  System    // clock and boot id; nil is this machine's
 	Network Network   // nil is this machine's
 	Rand    io.Reader // nil is crypto/rand
+	// Device is a key to knock with in the place of the folder's; zero: the folder's.
+	Device keys.DeviceSecret
 }
 
 // Client knocks with the key and at the routers of one folder. It is safe for
@@ -48,6 +50,7 @@ type Client struct {
 	system System
 	net    Network
 	rand   io.Reader
+	device keys.DeviceSecret // zero: the folder's
 }
 
 // New opens the folder and makes it, mode 0700, if it is missing.
@@ -63,7 +66,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{folder: f, system: o.System, net: o.Network, rand: o.Rand}
+	c := &Client{folder: f, system: o.System, net: o.Network, rand: o.Rand, device: o.Device}
 	if c.system == nil {
 		c.system = machine{}
 	}
@@ -140,9 +143,11 @@ func (c *Client) Knock(ctx context.Context, r Request) ([]Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	device, err := keys.ReadDeviceFile(c.keyFile()) // none is made here: no router would know it
-	if err != nil {
-		return nil, &ConfigError{err}
+	device := c.device
+	if device.IsZero() {
+		if device, err = keys.ReadDeviceFile(c.keyFile()); err != nil { // none is made here: no router would know it
+			return nil, &ConfigError{err}
+		}
 	}
 	e, err := c.errand(device, r.Router, r.Only)
 	if err != nil {

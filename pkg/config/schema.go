@@ -31,8 +31,8 @@ var schema = map[string][]string{
 
 // reserved are the names of commands, present and planned, which knock would take a service of that name for.
 var reserved = []string{
-	"open", "close", "enroll", "list", "key", "forget", "doctor", "install", "uninstall", "export", "import", "help",
-	"h", "version",
+	"open", "close", "enroll", "list", "key", "forget", "rescue", "doctor", "install", "uninstall", "export", "import",
+	"help", "h", "version",
 }
 
 // place returns the kinds of tables, other than one, that have a key.
