@@ -43,6 +43,9 @@ func statusRows(s control.Status, now time.Time) [][]string {
 		{"open invites", strconv.Itoa(s.Invites)},
 		{"sessions", strconv.Itoa(s.Sessions)},
 	}
+	if s.Trial > 0 {
+		rows = append(rows, []string{"on trial", "reverted in " + span(time.Duration(s.Trial)*time.Second) + " unless you say: spad confirm"})
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
 		if n := s.Counters[name]; n > 0 {
 			rows = append(rows, []string{strings.ReplaceAll(name, "_", " "), strconv.FormatUint(n, 10)})

@@ -136,7 +136,8 @@ type Status struct {
 	Devices    int               `json:"devices"`
 	Services   int               `json:"services"`
 	Sessions   int               `json:"sessions"`
-	Invites    int               `json:"invites"` // open ones
+	Invites    int               `json:"invites"`         // open ones
+	Trial      int               `json:"trial,omitempty"` // seconds until what is on trial is reverted; 0: nothing is
 	Counters   map[string]uint64 `json:"counters,omitempty"`
 }
 

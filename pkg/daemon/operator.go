@@ -105,7 +105,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		Started: d.started, Uptime: int(time.Since(d.started) / time.Second),
 		KnockClock: time.UnixMilli(d.journal.NowMS()).UTC(),
 		Devices:    len(d.registry.Roster().All()), Services: len(cfg.Doors), Sessions: sessions, Invites: d.store.Invites(),
-		Counters: d.counts(),
+		Trial: d.trialLeft(), Counters: d.counts(),
 	}, nil
 }
 

@@ -23,6 +23,7 @@ type Guard func(run bool, trial time.Duration) (release func(), err error)
 // trial is what stays in force only if it is confirmed.
 type trial struct {
 	length  time.Duration
+	ends    time.Time
 	timer   *time.Timer
 	release func()            // of the guard
 	old     *config.Config    // what comes back; nil: the run ends
@@ -47,9 +48,19 @@ func (d *Daemon) tryRun() error {
 	if err != nil {
 		return err
 	}
-	d.trial = &trial{length: d.o.Trial, release: release, timer: time.AfterFunc(d.o.Trial, d.stop)}
+	d.trial = &trial{length: d.o.Trial, ends: time.Now().Add(d.o.Trial), release: release, timer: time.AfterFunc(d.o.Trial, d.stop)}
 	d.log.Warn("this run is on trial: it ends, and all of it is reverted, unless you say: spad confirm", "within", d.o.Trial)
 	return nil
+}
+
+// trialLeft returns how many seconds are left to confirm what is on trial; 0 if nothing is.
+func (d *Daemon) trialLeft() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.trial == nil {
+		return 0
+	}
+	return max(int(time.Until(d.trial.ends)/time.Second), 1)
 }
 
 // endRun reverts a run that was not confirmed, however it ended. The state is still held: no other daemon starts meanwhile.
@@ -99,7 +110,7 @@ func (d *Daemon) tryReload(cfg *config.Config, length time.Duration) error {
 	if err != nil {
 		return errors.Join(err, forgetTrial(d.o.StateDir))
 	}
-	t := &trial{length: length, release: release, old: old}
+	t := &trial{length: length, ends: time.Now().Add(length), release: release, old: old}
 	if err := d.takeNoting(cfg, t); err != nil {
 		err = errors.Join(err, forgetTrial(d.o.StateDir))
 		release()

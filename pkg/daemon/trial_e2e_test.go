@@ -10,23 +10,31 @@ import (
 func TestRunOnTrial(t *testing.T) {
 	for _, tt := range []struct {
 		name, trial string
+		firewall    string
 		confirm     bool
 		end         func(*rig)
 		code        int // -1: killed
 		seen        string
 	}{
-		{"time over", "3s", false, func(*rig) {}, 1, "router"},
-		{"stopped", "60s", false, func(r *rig) { r.daemon.Process.Signal(syscall.SIGTERM) }, 1, "router"},
-		{"killed", "60s", false, func(r *rig) { r.daemon.Process.Kill() }, -1, "router"},
-		{"confirmed and stopped", "60s", true, func(r *rig) { r.daemon.Process.Signal(syscall.SIGTERM) }, 0, ""},
-		{"confirmed and killed", "60s", true, func(r *rig) { r.daemon.Process.Kill() }, -1, ""},
+		{"time over", "3s", "", false, func(*rig) {}, 1, "router"},
+		{"stopped", "60s", "", false, func(r *rig) { r.daemon.Process.Signal(syscall.SIGTERM) }, 1, "router"},
+		{"killed", "60s", "", false, func(r *rig) { r.daemon.Process.Kill() }, -1, "router"},
+		{"killed, iptables", "60s", "firewall = \"iptables\"\n", false, func(r *rig) { r.daemon.Process.Kill() }, -1, "router"},
+		{"confirmed and stopped", "60s", "", true, func(r *rig) { r.daemon.Process.Signal(syscall.SIGTERM) }, 0, ""},
+		{"confirmed and killed", "60s", "", true, func(r *rig) { r.daemon.Process.Kill() }, -1, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, services)
+			r := newRig(t, tt.firewall+services)
 			r.start("--trial", tt.trial)
+			if out := r.must("status"); !strings.Contains(out, "unless you say: spad confirm") {
+				t.Errorf("status: %s", out)
+			}
 			r.sees(r.Stranger, 8080, "", "")
 			if tt.confirm {
 				r.must("confirm")
+				if out := r.must("status"); strings.Contains(out, "confirm") {
+					t.Errorf("status when confirmed: %s", out)
+				}
 				if _, errs, code := r.spad("confirm"); code != 2 || !strings.Contains(errs, "nothing is on trial") {
 					t.Errorf("confirmed twice: exit code %d, %s", code, errs)
 				}
