@@ -195,6 +195,9 @@ func (d *fakeDaemon) Why(_ context.Context, r control.WhyRequest) (control.Why, 
 		return w, control.Unknown("no device is called that; spad device list shows them")
 	case r.Address == netip.MustParseAddr("192.0.2.9"):
 		w.Drops = nil
+	case r.Address == netip.MustParseAddr("192.0.2.10"):
+		w.Drops = nil
+		w.Knocks = []control.Knock{{Time: ago(0), Count: 1, Device: "laptop", Source: "192.0.2.10", Outcome: "hello"}}
 	}
 	return w, nil
 }

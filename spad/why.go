@@ -56,8 +56,12 @@ func whyText(asked string, w control.Why, now time.Time) string {
 	if len(w.Knocks) == 0 {
 		fmt.Fprintf(&b, "no knock of an enrolled device is remembered for %s since spad started, %s\n", asked, when(w.Since, now))
 	}
-	if len(w.Drops) == 0 {
+	switch {
+	case len(w.Drops) > 0:
+	case len(w.Knocks) == 0:
 		b.WriteString("and no packet was dropped unproven: what was sent did not arrive; check the address, the port and the firewalls between\n")
+		fallthrough
+	default:
 		return b.String()
 	}
 	fmt.Fprintf(&b, "\npackets that proved nobody, from anywhere, since %s; if %s sent some, they are among these:\n", when(w.Since, now), asked)
