@@ -61,6 +61,7 @@ var keyChanges = []change{
 	{key: "top iptables", from: "#top", to: "firewall = \"iptables\"\niptables = \"nft\""},
 	{key: "top mark", from: "#top", to: "mark = 0x20000000", see: kernelHas("0x20000000"), want: [2]string{"no", "yes"}},
 	{key: "top always_allow", from: "#top", to: `always_allow = ["STRANGER"]`, see: (*changes).strangerSees, want: [2]string{"", "router"}},
+	{key: "top lan", from: "#top", to: `lan = ["192.168.1.0/24"]`, see: kernelHas("192.168.1.0/24"), want: [2]string{"no", "yes"}},
 	{key: "top guard", from: "#top", to: `guard = "off"`, see: (*changes).strangerSees, want: [2]string{"", "router"}},
 	{key: "top ipv6_prefix", from: "#top", to: "ipv6_prefix = 64", see: (*changes).width, want: [2]string{"128", "64"}},
 	{key: "top log", from: "#top", to: `log = "json"`, see: (*changes).logs, want: [2]string{"text", "json"}},
@@ -87,6 +88,7 @@ var keyChanges = []change{
 	{key: "service ipv6_prefix", from: "#service", to: "ipv6_prefix = 56", see: (*changes).width, want: [2]string{"128", "56"}},
 	{key: "forward port", from: "tcp/7890", to: "tcp/7891", see: gets("nas", 7891), want: [2]string{"", "lan host"}},
 	{key: "forward to", from: "192.168.1.50:80", to: "192.168.1.50:81", see: gets("nas", 7890), want: [2]string{"lan host", "other port"}},
+	{key: "forward pinhole", from: `to = "192.168.1.50:80"`, to: `to = "192.168.1.50:80", pinhole = "2001:db8:5::50"`, see: kernelHas("2001:db8:5::50"), want: [2]string{"no", "yes"}},
 
 	{key: "group services", from: `services = ["nas"]`, to: `services = ["web"]`, see: asks("nas"), want: [2]string{"opened", "denied"}},
 	{key: "group from", from: "#group", to: `from = ["192.0.2.0/24"]`, see: asks("nas"), want: [2]string{"opened", "denied"}},
