@@ -34,8 +34,8 @@ func TestPastIsBounded(t *testing.T) {
 	for i := range 5000 {
 		p.fresh.add(knockOf(fmt.Sprint(i), i))
 	}
-	if len(p.fresh.list) != pastFresh {
-		t.Errorf("%d fresh, want %d", len(p.fresh.list), pastFresh)
+	if len(p.fresh.list) != pastFresh || len(p.fresh.own) != pastFresh {
+		t.Errorf("%d fresh of %d devices, want %d", len(p.fresh.list), len(p.fresh.own), pastFresh)
 	}
 	if all := p.of(anybody); all[0].Time.Before(all[len(all)-1].Time) {
 		t.Error("the latest is not first")
@@ -74,5 +74,18 @@ func TestEveryReasonHasARemedy(t *testing.T) {
 	}
 	if found < len(counted)+5 {
 		t.Errorf("only %d reasons found: the test looks for the wrong thing", found)
+	}
+}
+
+// Adding to a full list, of forty devices.
+func BenchmarkPast(b *testing.B) {
+	p := newPast()
+	knocks := make([]control.Knock, 3000)
+	for i := range knocks {
+		knocks[i] = knockOf(fmt.Sprint("device", i%40), i)
+		p.fresh.add(knocks[i])
+	}
+	for i := 0; b.Loop(); i++ {
+		p.fresh.add(knocks[i%len(knocks)])
 	}
 }
