@@ -46,8 +46,9 @@ func rescue(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	v, err := newRescue(pathsOf(c))
-	if err != nil {
+	var v keys.Rescue
+	create := func() (err error) { v, err = newRescue(pathsOf(c)); return err }
+	if err := as(pathsOf(c).owner(), create); err != nil {
 		return err
 	}
 	rows, err := v.Rows()
