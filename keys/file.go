@@ -20,6 +20,7 @@ const maxFile = 4096
 var remedies = map[role]string{
 	routerSecret: "spad init makes one",
 	deviceSecret: "knock enroll makes one",
+	remoteSecret: "spad run makes one",
 }
 
 // ReadRouterFile reads a router's key file: lines with '#' in front and one secret

@@ -8,6 +8,9 @@
 //	a device's secret     DeviceSecret   knock-device-secret:  32 bytes, the seed
 //	an invite             Invite         knock1:               see [ParseInvite]
 //	a rescue key          Rescue         rows of base32        see [Rescue]
+//	a remote's pin        RemotePin      spad-remote-pin:      32 bytes, SHA-256 of its SubjectPublicKeyInfo
+//	a remote's secret     RemoteSecret   spad-remote-secret:   32 bytes, the seed
+//	a remote's line       RemoteLine     spad-remote1:         see [ParseRemoteLine]
 //
 // A text form has exactly one spelling: what parses is what the key prints again.
 // Keys of small order are refused in every encoding when they are read, because
@@ -47,9 +50,12 @@ const (
 	devicePublic role = "knock-device:"
 	deviceSecret role = "knock-device-secret:"
 	invite       role = "knock1:"
+	remotePin    role = "spad-remote-pin:"
+	remoteSecret role = "spad-remote-secret:"
+	remoteLine   role = "spad-remote1:"
 )
 
-var roles = []role{routerPublic, routerSecret, devicePublic, deviceSecret, invite}
+var roles = []role{routerPublic, routerSecret, devicePublic, deviceSecret, invite, remotePin, remoteSecret, remoteLine}
 
 // name says in an error what the role is.
 func (r role) name() string {
@@ -62,6 +68,12 @@ func (r role) name() string {
 		return "a device key"
 	case deviceSecret:
 		return "a device's secret key"
+	case remotePin:
+		return "a remote's pin"
+	case remoteSecret:
+		return "a remote's secret key"
+	case remoteLine:
+		return "a line for spad remote join"
 	default:
 		return "an invite"
 	}
