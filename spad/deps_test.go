@@ -37,11 +37,13 @@ var imports = map[string][]string{
 	"pkg/verify":   {"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/device"},
 	"pkg/session":  {"pkg/firewall", "pkg/event", "pkg/policy"},
 	"pkg/config":   {"keys", "pkg/wire", "pkg/flood", "pkg/device", "pkg/policy", "pkg/firewall"},
-	"pkg/control":  {"keys", "pkg/event", "pkg/device"},
+	"pkg/remote":   {"keys"},
+	"pkg/control":  {"keys", "pkg/event", "pkg/device", "pkg/remote"}, // whose pins and proofs its TLS side checks
 	"pkg/client":   {"keys", "pkg/wire"},
 	"pkg/daemon": {
 		"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/event", "pkg/device", "pkg/policy", "pkg/firewall", "pkg/firewall/nftables",
 		"pkg/firewall/iptables", "pkg/capture", "pkg/verify", "pkg/session", "pkg/config", "pkg/control",
+		"pkg/remote",
 	},
 	"pkg/doctor": { // looks at all that a knock meets, and only looks; it knows no daemon, the command tells it of one
 		"keys", "pkg/replay", "pkg/device", "pkg/firewall", "pkg/firewall/foreign", "pkg/firewall/nftables", "pkg/firewall/iptables",
@@ -53,6 +55,7 @@ var imports = map[string][]string{
 	"pkg/firewall/firewalltest": {"pkg/firewall"},
 	"spad": {
 		"keys", "pkg/wire", "pkg/event", "pkg/device", "pkg/config", "pkg/control", "pkg/daemon", "pkg/doctor",
+		"pkg/remote",
 	},
 	"knock": {"keys", "pkg/wire", "pkg/client"},
 }
