@@ -54,6 +54,7 @@ type Config struct {
 	Port         uint16         // the same as a number
 	Hostname     string         // what invites name, without port; may be empty
 	External     string         // host:port that invites name instead; may be empty
+	Remote       netip.AddrPort // where remote control listens; invalid: nowhere
 	KeyFile      string         // the router's secret key; relative paths were made relative to the file's folder
 	Firewall     string         // the backend: "nftables" or "iptables"
 	IPTables     string         // which iptables: "nft", "legacy", or nothing: found out

@@ -73,7 +73,7 @@ func TestReferenceShowsDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	examples := []string{"external", "always_allow", "lan", "from", "hours", "expires"}
+	examples := []string{"external", "remote", "always_allow", "lan", "from", "hours", "expires"}
 	planned := []string{"proxy", "iptables"} // iptables stands only beside another firewall than the default
 	uncomment := func(text string, leave ...string) string {
 		var b strings.Builder
@@ -94,7 +94,7 @@ func TestReferenceShowsDefaults(t *testing.T) {
 		t.Error("a default is not one:", diff)
 	}
 	full := mustParse(t, uncomment(string(data), planned...))
-	if describe(full) == describe(plain) || len(full.AlwaysAllow) == 0 || len(full.LAN) == 0 || full.Devices[0].Expires.IsZero() || full.Rules.Groups()[0].Hours == nil {
+	if describe(full) == describe(plain) || !full.Remote.IsValid() || len(full.AlwaysAllow) == 0 || len(full.LAN) == 0 || full.Devices[0].Expires.IsZero() || full.Rules.Groups()[0].Hours == nil {
 		t.Error("an example was not taken")
 	}
 }

@@ -19,7 +19,7 @@ const (
 // test holds it against reference.toml and against what is read.
 var schema = map[string][]string{
 	topKind: {
-		"listen", "hostname", "external", "key", "capture", "firewall", "iptables", "mark", "always_allow", "lan",
+		"listen", "hostname", "external", "key", "remote", "capture", "firewall", "iptables", "mark", "always_allow", "lan",
 		"guard", "ipv6_prefix", "window", "log", "test_loopback", "budget", "service", "group", "device",
 	},
 	budgetKind:  {"source", "burst", "global", "global_burst", "reserved"},

@@ -74,6 +74,7 @@ func (t table) addresses(c *Config) {
 		}
 		c.KeyFile = keyPath(t.file, key)
 	}
+	c.Remote = t.remote()
 }
 
 func (t table) listen() (string, uint16) {

@@ -119,6 +119,7 @@ func restartNeeded(old, cfg *config.Config) error {
 	changed("firewall", old.Firewall != cfg.Firewall)
 	changed("iptables", old.IPTables != cfg.IPTables)
 	changed("key", old.KeyFile != cfg.KeyFile)
+	changed("remote", old.Remote != cfg.Remote)
 	changed("capture", old.Capture != cfg.Capture)
 	return errs
 }
