@@ -23,13 +23,15 @@ const (
 	maxAnswer     = 64 << 20 // 100,000 sessions are about 20 MiB
 )
 
-// Client asks a running daemon. It keeps no connection open between requests and is safe for concurrent use.
+// Client asks a running daemon, through its socket or, if that is elsewhere, over TLS. It keeps no connection open between requests and is safe for concurrent use.
 //
 // Its errors: ErrNotRunning, *UsageError, *RemoteError (which may be ErrUnknown or ErrConflict), the context's, or one
 // that says what is wrong with the socket.
 type Client struct {
-	path string
-	http http.Client
+	path   string // of the socket, or host:port
+	base   string // of every URL
+	remote bool
+	http   http.Client
 }
 
 var (
@@ -37,11 +39,14 @@ var (
 	_ Devices   = (*Client)(nil)
 	_ Daemon    = (*Client)(nil)
 	_ Explainer = (*Client)(nil)
+	_ Services  = (*Client)(nil)
+	_ Knocks    = (*Client)(nil)
+	_ Remotes   = (*Client)(nil)
 )
 
 // NewClient returns a client of the daemon that listens on the unix socket at path. It does not connect yet.
 func NewClient(path string) *Client {
-	c := &Client{path: path}
+	c := &Client{path: path, base: "http://spad"}
 	c.http.Transport = &http.Transport{DialContext: c.dial, DisableKeepAlives: true, DisableCompression: true}
 	return c
 }
@@ -192,7 +197,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		}
 		body = bytes.NewReader(b)
 	}
-	q, err := http.NewRequestWithContext(ctx, method, "http://spad"+path, body)
+	q, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -215,10 +220,17 @@ func (c *Client) plain(err error) error {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		err = u.Err
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+	if c.remote {
+		return c.plainRemote(err)
+	}
+	if hungUp(err) {
 		return fmt.Errorf("the daemon at %s hung up; it stops just now, or it runs as another user than you: %w", c.path, err)
 	}
 	return err
+}
+
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // remoteError reads what the daemon said.

@@ -16,12 +16,23 @@
 //	POST   /v1/stop             -                 nothing (204)
 //	GET    /v1/why              -                 Why; the query is device=NAME or address=ADDR
 //	GET    /v1/events           -                 event.Event, one per line, until the daemon stops
+//	GET    /v1/services         -                 [Service, …]
+//	POST   /v1/knock            KnockRequest      KnockAnswer
+//	GET    /v1/remotes          -                 [Remote, …]
+//	POST   /v1/remotes          RemoteRequest     RemoteLine
+//	DELETE /v1/remotes/{name}   -                 Remote, as it was
+//	POST   /v1/join             proof             name; by TLS only
+//	GET    /v1/openapi.json     -                 all of this as an OpenAPI description
+//
+// The same operations can be had from elsewhere over TLS, by those whom [Access] knows and as far as it lets them; see
+// package remote.
 //
 // Durations are whole seconds, times RFC 3339, addresses text. A request body has Content-Type application/json, at
 // most 64 KiB, no unknown key and nothing after the value. Whatever goes wrong is answered as {"error": "text"}, where
 // text is what the daemon said, word for word:
 //
 //	400, 405, 413, 415   the request is wrong         *UsageError
+//	403                  a remote has no right to it  ErrDenied
 //	404                  no such session, device …    ErrUnknown
 //	409                  it is in the way             ErrConflict
 //	500                  it failed                    *RemoteError
@@ -78,7 +89,7 @@ type Session struct {
 	Device  string    `json:"device,omitempty"` // empty if an operator opened it
 	Service string    `json:"service"`
 	Source  string    `json:"source"`       // address or prefix it is open for
-	By      string    `json:"by,omitempty"` // who opened it: "knock", "operator", "restart"
+	By      string    `json:"by,omitempty"` // who opened it: "knock", "operator", "remote NAME"
 	Opened  time.Time `json:"opened"`
 	Until   time.Time `json:"until"`
 	TTLLeft int       `json:"ttl_left"` // seconds
@@ -146,6 +157,7 @@ type Status struct {
 var (
 	ErrUnknown    = errors.New("not found")
 	ErrConflict   = errors.New("already there")
+	ErrDenied     = errors.New("not allowed")
 	ErrInUse      = errors.New("the control socket is in use")
 	ErrNotRunning = errors.New("spad is not running")
 )
@@ -166,7 +178,7 @@ func (e *RemoteError) Error() string { return e.Text }
 
 // Is makes errors.Is work across the socket.
 func (e *RemoteError) Is(target error) bool {
-	return target == ErrUnknown && e.Code == 404 || target == ErrConflict && e.Code == 409
+	return target == ErrUnknown && e.Code == 404 || target == ErrConflict && e.Code == 409 || target == ErrDenied && e.Code == 403
 }
 
 // Unknown returns an error with exactly this text that is ErrUnknown.
@@ -174,6 +186,9 @@ func Unknown(text string) error { return &RemoteError{Code: 404, Text: text} }
 
 // Conflict returns an error with exactly this text that is ErrConflict.
 func Conflict(text string) error { return &RemoteError{Code: 409, Text: text} }
+
+// Denied returns an error with exactly this text that is ErrDenied.
+func Denied(text string) error { return &RemoteError{Code: 403, Text: text} }
 
 // The request bodies that carry a duration, in seconds.
 type (

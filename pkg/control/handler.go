@@ -31,7 +31,9 @@ type call func(ctx context.Context, r *http.Request, body []byte) (any, error)
 func newHandler(s *Server, stopping <-chan struct{}) http.Handler {
 	h := &handler{Server: s, stopping: stopping}
 	allowed := map[string][]string{}
-	for pattern, f := range h.calls() {
+	calls := h.calls()
+	h.addRemoteCalls(calls)
+	for pattern, f := range calls {
 		method, path, _ := strings.Cut(pattern, " ")
 		allowed[path] = append(allowed[path], method)
 		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, f) })
@@ -46,6 +48,9 @@ func newHandler(s *Server, stopping <-chan struct{}) http.Handler {
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "no such operation: the command and the daemon are of different versions, restart spad")
 	})
+	if s.Access != nil {
+		return gate{h}
+	}
 	return &h.mux
 }
 
@@ -68,6 +73,9 @@ func (h *handler) calls() map[string]call {
 
 func (h *handler) open(ctx context.Context, b openBody) (any, error) {
 	ttl, err := duration("ttl", b.TTL)
+	if !b.From.IsValid() {
+		_, b.From = CallerOf(ctx) // root has no address
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -245,6 +253,8 @@ func fail(w http.ResponseWriter, err error) {
 		code = own.code
 	case errors.As(err, &usage), errors.Is(err, device.ErrInvalid):
 		code = http.StatusBadRequest
+	case errors.Is(err, ErrDenied):
+		code = http.StatusForbidden
 	case errors.Is(err, ErrUnknown), errors.Is(err, device.ErrUnknown):
 		code = http.StatusNotFound
 	case errors.Is(err, ErrConflict), errors.Is(err, device.ErrExists):

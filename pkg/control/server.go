@@ -2,13 +2,12 @@ package control
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"time"
-
-	"golang.org/x/net/netutil"
 
 	"spad/pkg/event"
 )
@@ -29,13 +28,19 @@ const (
 	stopGrace      = 2 * time.Second // for requests under way when the daemon stops
 )
 
-// Server answers requests from a unix socket by what the daemon can do. All fields but Log are needed.
+// Server answers requests by what the daemon can do. Without Access and TLS it is root alone who may reach its listener.
+// Operations of a part that is nil do not exist; the first four are needed.
 type Server struct {
 	Sessions Sessions
 	Devices  Devices
 	Daemon   Daemon
 	Why      Explainer
 	Events   *event.Bus
+	Services Services
+	Knocks   Knocks
+	Remotes  Remotes
+	Access   Access       // who may do what; nil: all may do everything
+	TLS      *tls.Config  // nil: the listener's connections are plain
 	Log      *slog.Logger // nil: slog.Default()
 }
 
@@ -56,10 +61,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(quiet{log.Handler()}, slog.LevelWarn),
 	}
 	served := make(chan error, 1)
-	go func() { served <- h.Serve(netutil.LimitListener(l, maxConns)) }()
+	go func() { served <- h.Serve(s.limit(l)) }()
 	select {
 	case err := <-served:
 		h.Close()

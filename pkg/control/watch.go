@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -29,17 +30,24 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) {
 	}
 	events, leave := h.Events.Subscribe(watcherQueue)
 	defer leave()
-	s := stream{w: w, c: http.NewResponseController(w)}
+	s := stream{w: w, c: http.NewResponseController(w), entry: entryOf(r.Context())}
 	if s.begin() != nil {
 		return
 	}
 	s.copy(r.Context(), h.stopping, events)
+	if s.entry.gone() {
+		panic(http.ErrAbortHandler) // cut, so that nobody takes it for the daemon's end
+	}
 }
+
+var errGone = errors.New("the watcher has lost its rights")
 
 // stream is an answer without an end that is known beforehand.
 type stream struct {
-	w http.ResponseWriter
-	c *http.ResponseController
+	w     http.ResponseWriter
+	c     *http.ResponseController
+	entry Entry
+	lost  uint64 // before events that are not shown
 }
 
 // begin sends the header, so that the client knows it misses nothing from now on. The read deadline goes, because it
@@ -53,7 +61,7 @@ func (s stream) begin() error {
 }
 
 // copy sends events as they come. When the daemon stops, what waits already is sent and the stream ends cleanly.
-func (s stream) copy(ctx context.Context, stopping <-chan struct{}, events <-chan event.Event) {
+func (s *stream) copy(ctx context.Context, stopping <-chan struct{}, events <-chan event.Event) {
 	for {
 		select {
 		case e := <-events:
@@ -61,6 +69,8 @@ func (s stream) copy(ctx context.Context, stopping <-chan struct{}, events <-cha
 				return
 			}
 		case <-ctx.Done():
+			return
+		case <-s.entry.Gone:
 			return
 		case <-stopping:
 			for len(events) > 0 {
@@ -73,7 +83,15 @@ func (s stream) copy(ctx context.Context, stopping <-chan struct{}, events <-cha
 	}
 }
 
-func (s stream) event(e event.Event) error {
+func (s *stream) event(e event.Event) error {
+	if s.entry.gone() {
+		return errGone
+	}
+	e.Lost += s.lost
+	if s.lost = 0; !s.entry.shows(e) {
+		s.lost = e.Lost
+		return nil
+	}
 	b, err := json.Marshal(e)
 	if err != nil {
 		return err

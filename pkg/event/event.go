@@ -35,6 +35,10 @@ const (
 	DeviceAdded    Kind = "device_added"
 	DeviceRemoved  Kind = "device_removed"
 	InviteCreated  Kind = "invite_created"
+	RemoteAdded    Kind = "remote_added" // somebody may join as one, once
+	RemoteJoined   Kind = "remote_joined"
+	RemoteRemoved  Kind = "remote_removed"
+	KnockRelayed   Kind = "knock_relayed" // By handed in a knock of the Device, which was verified; what came of it follows
 	BackendFailed  Kind = "backend_failed"
 	BackendHealed  Kind = "backend_healed"
 	JournalFailed  Kind = "journal_failed" // the replay journal can't be written: nothing opens
@@ -65,12 +69,13 @@ type Event struct {
 	Time    time.Time     // filled by Publish if zero
 	Kind    Kind          //
 	Device  string        // name of the enrolled device
+	Remote  string        // name of the remote that it happened to
 	Service string        // name of the service
 	Session string        // id of the opening
 	Source  string        // address or prefix the door is open for
 	From    string        // the source before, if Moved
 	Reason  string        // why refused or failed
-	By      string        // who asked, if not the device: "operator", "restart"
+	By      string        // who asked, if not the device: "operator", "remote NAME", "restart"
 	TTL     time.Duration // how long the door stays open
 	Until   time.Time     // when it shuts
 	Lost    uint64        // events that this subscriber was too slow for, just before this one
@@ -81,6 +86,7 @@ type wireEvent struct {
 	Time    time.Time `json:"time"`
 	Kind    Kind      `json:"kind"`
 	Device  string    `json:"device,omitempty"`
+	Remote  string    `json:"remote,omitempty"`
 	Service string    `json:"service,omitempty"`
 	Session string    `json:"session,omitempty"`
 	Source  string    `json:"source,omitempty"`
@@ -95,7 +101,7 @@ type wireEvent struct {
 // MarshalJSON writes lower-case keys and the time to live in seconds; empty fields are left out.
 func (e Event) MarshalJSON() ([]byte, error) {
 	return json.Marshal(wireEvent{
-		Time: e.Time, Kind: e.Kind, Device: e.Device, Service: e.Service, Session: e.Session, Source: e.Source, From: e.From,
+		Time: e.Time, Kind: e.Kind, Device: e.Device, Remote: e.Remote, Service: e.Service, Session: e.Session, Source: e.Source, From: e.From,
 		Reason: e.Reason, By: e.By, TTL: e.TTL.Seconds(), Until: e.Until, Lost: e.Lost,
 	})
 }
@@ -108,7 +114,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*e = Event{
-		Time: w.Time, Kind: w.Kind, Device: w.Device, Service: w.Service, Session: w.Session, Source: w.Source, From: w.From,
+		Time: w.Time, Kind: w.Kind, Device: w.Device, Remote: w.Remote, Service: w.Service, Session: w.Session, Source: w.Source, From: w.From,
 		Reason: w.Reason, By: w.By, TTL: time.Duration(w.TTL * float64(time.Second)), Until: w.Until, Lost: w.Lost,
 	}
 	return nil
@@ -117,13 +123,14 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 // LogAttrs returns the fields that are set, for a log line whose message is the kind. The time is not among them: the
 // log has its own.
 func (e Event) LogAttrs() []slog.Attr {
-	attrs := make([]slog.Attr, 0, 9)
+	attrs := make([]slog.Attr, 0, 10)
 	text := func(key, value string) {
 		if value != "" {
 			attrs = append(attrs, slog.String(key, value))
 		}
 	}
 	text("device", e.Device)
+	text("remote", e.Remote)
 	text("service", e.Service)
 	text("session", e.Session)
 	text("source", e.Source)
