@@ -19,7 +19,12 @@ type holder struct {
 	delegated bool
 }
 
-func (s *Session) holder() holder { return holder{s.Device, s.Delegated} }
+func (s *Session) holder() holder {
+	if s.remote() {
+		return holder{"remote " + s.Key, true} // no device has such a name
+	}
+	return holder{s.Device, s.Delegated}
+}
 
 func newIndex() *index {
 	return &index{

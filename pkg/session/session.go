@@ -20,13 +20,13 @@ import (
 // Session is one open door of one device. Times are CLOCK_BOOTTIME.
 type Session struct {
 	ID        string        `json:"id"`
-	Device    string        `json:"device,omitempty"` // empty: opened by an operator
+	Device    string        `json:"device,omitempty"` // empty: opened by an operator or a remote
 	Key       string        `json:"key,omitempty"`    // id of the key that asked: under another key a device is another
 	Service   string        `json:"service"`
 	Source    netip.Prefix  `json:"source"`
 	Delegated bool          `json:"delegated,omitempty"` // a delegate named the address
 	Fixed     bool          `json:"fixed,omitempty"`     // the service does not roam: openings elsewhere stand beside it
-	By        string        `json:"by"`                  // "knock" or "operator"
+	By        string        `json:"by"`                  // "knock", "operator" or "remote NAME"
 	Since     time.Duration `json:"since"`
 	Until     time.Duration `json:"until"`
 	ChangedMS int64         `json:"changed"` // time of the packet that last changed it; 0 if no packet did
@@ -44,14 +44,14 @@ func (s *Session) SourceText() string {
 
 // Opening asks for a door.
 type Opening struct {
-	Device    string // empty: an operator
+	Device    string // empty: an operator or a remote
 	Key       string // id of its key
 	Service   string
 	Source    netip.Prefix // masked to the service's prefix length
 	TTL       time.Duration
 	Delegated bool
 	Fixed     bool   // the service does not roam: leave an opening that is elsewhere as it is
-	By        string // "knock" or "operator"
+	By        string // "knock", "operator" or "remote NAME"
 	TimeMS    int64  // the packet's time; 0: no packet
 }
 
@@ -60,7 +60,7 @@ type Opening struct {
 const (
 	MaxSessions  = 1 << 17 // in all
 	MaxOwn       = 1 << 12 // of one device, for addresses that it knocked from
-	MaxDelegated = 100_000 // of one delegate, for addresses that it named
+	MaxDelegated = 100_000 // of one delegate, for addresses that it named; of one remote
 )
 
 // Errors of Open that a device brings about.
@@ -91,6 +91,9 @@ func (s *Session) owner() owner {
 	}
 	return o
 }
+
+// remote reports whether a remote opened it: no device, but somebody with a key.
+func (s *Session) remote() bool { return s.Device == "" && s.Key != "" }
 
 // place is what the kernel knows of a door.
 type place struct {

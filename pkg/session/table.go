@@ -171,14 +171,18 @@ type limits struct{ all, own, delegated int }
 // room says whether there can be one more session.
 func (t *Table) room(s *Session) error {
 	most := t.limits.own
-	if s.Delegated {
+	if s.Delegated || s.remote() {
 		most = t.limits.delegated
 	}
 	if t.len() >= t.limits.all {
 		return fmt.Errorf("%w: %d in all, which is the most", ErrFull, t.len())
 	}
-	if n := len(t.held[s.holder()]); n >= most && s.Device != "" {
-		return fmt.Errorf("%w: %d by device %q, which is the most for one", ErrFull, n, s.Device)
+	if n := len(t.held[s.holder()]); n >= most && s.holder() != (holder{}) {
+		who := s.By
+		if s.Device != "" {
+			who = fmt.Sprintf("device %q", s.Device)
+		}
+		return fmt.Errorf("%w: %d by %s, which is the most for one", ErrFull, n, who)
 	}
 	return nil
 }
