@@ -65,6 +65,7 @@ type Daemon struct {
 	filter   filter // what the backend is
 	table    *session.Table
 	udp      *ear
+	remote   remoteControl
 
 	// mu is held for reading while a decision is made and carried out, and for writing while rights change, so that no
 	// door opens by a right that is gone.
@@ -108,10 +109,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		d.stop()
 		return errors.Join(err, group.Wait())
 	}
-	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Why: d, Events: d.bus, Log: d.log}
+	server := &control.Server{
+		Sessions: d, Devices: d, Daemon: d, Why: d, Services: d, Knocks: d, Remotes: d, Events: d.bus, Log: d.log,
+	}
 	group.Go(func() error { return d.table.Run(ctx) })
 	group.Go(func() error { return d.heal(ctx) })
 	group.Go(func() error { return server.Serve(ctx, listener) })
+	group.Go(func() error { return d.serveRemotes(ctx) })
 	group.Go(func() error { return d.udp.Run(ctx, d.read) })
 	group.Go(func() error { return d.housekeep(ctx) })
 	group.Go(func() error { return d.attend(ctx) })
@@ -165,6 +169,9 @@ func (d *Daemon) prepare(c *closers) (err error) {
 		return err
 	}
 	c.add(d.udp.Close)
+	if err := d.prepareRemote(c); err != nil {
+		return err
+	}
 	if !d.o.AllowLockout {
 		if err := lockout(d.ruleset(cfg), SSHConnection()); err != nil {
 			return err

@@ -26,6 +26,7 @@ func workers() int { return 2*runtime.GOMAXPROCS(0) + 2 }
 type job struct {
 	from   capture.Datagram // without its payload
 	packet [wire.PacketSize]byte
+	relay  *relay // nil: it came by UDP
 }
 
 // read does the cheap checks where the packet is read, and never blocks.
@@ -66,6 +67,9 @@ func (d *Daemon) handle(j job) {
 	var r *verify.Rejection
 	if errors.As(err, &r) {
 		d.refuse(j, r)
+		return
+	}
+	if j.relay != nil && !d.relayed(j, k) {
 		return
 	}
 	if k.Packet.Message.Op == wire.OpEnroll {
@@ -214,6 +218,10 @@ func (d *Daemon) answer(j job, p *wire.Packet, a wire.Answer) {
 	a.PacketMS = p.Message.TimeMS
 	a.Seen = j.from.From.Addr().WithZone("")
 	sealed, err := p.Answer(a, rand.Reader)
+	if err == nil && j.relay != nil {
+		j.relay.answer = sealed[:]
+		return
+	}
 	if err == nil {
 		err = d.udp.Reply(j.from, sealed[:])
 	}

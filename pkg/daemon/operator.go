@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
 	"spad/pkg/config"
 	"spad/pkg/control"
+	"spad/pkg/policy"
+	"spad/pkg/remote"
 	"spad/pkg/session"
+	"spad/pkg/wire"
 )
 
 // operator is who opens and closes through the control socket.
@@ -28,6 +32,35 @@ func (d *Daemon) Sessions(context.Context) ([]control.Session, error) {
 func (d *Daemon) Open(_ context.Context, r control.OpenRequest) (control.Session, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	return d.open(r, opener{by: operator})
+}
+
+// opener is who opens a door without a knock. A remote, unlike an operator, opens what its rights give where and when.
+type opener struct {
+	by     string
+	remote remote.Remote
+}
+
+// key tells the sessions of one remote from those of others; an operator's have none.
+func (o opener) key() string { return o.remote.Pin.String() }
+
+// openerLimit cuts a time to live to what the opener's rights give.
+func (d *Daemon) openerLimit(o opener, service string, from netip.Addr, ttl time.Duration) (time.Duration, error) {
+	if !o.remote.Joined() {
+		return ttl, nil
+	}
+	verdict := d.cfg.Load().Rules.Decide(policy.Request{
+		Allow: o.remote.Allow, Service: wire.ServiceIDOf(service), TTL: uint16(ttl / time.Second), Source: from,
+		At: time.UnixMilli(d.journal.NowMS()),
+	})
+	if !verdict.Allowed {
+		return 0, control.Denied(fmt.Sprintf("the remote %q may not open %q for %s: %s", o.remote.Name, service, from, verdict.Reason))
+	}
+	return verdict.TTL, nil
+}
+
+// open opens a door. The caller holds mu.
+func (d *Daemon) open(r control.OpenRequest, o opener) (control.Session, error) {
 	cfg := d.cfg.Load()
 	service, ok := cfg.Rules.Service(r.Service)
 	if !ok {
@@ -47,8 +80,12 @@ func (d *Daemon) Open(_ context.Context, r control.OpenRequest) (control.Session
 	if ttl < time.Second || ttl > service.MaxTTL {
 		return control.Session{}, &control.UsageError{Text: fmt.Sprintf("ttl %v: %q opens for 1s to %v", ttl, r.Service, service.MaxTTL)}
 	}
+	ttl, err := d.openerLimit(o, r.Service, from, ttl)
+	if err != nil {
+		return control.Session{}, err
+	}
 	s, err := d.table.Open(session.Opening{
-		Service: r.Service, Source: d.sourceOf(r.Service, from), TTL: ttl, By: operator,
+		Service: r.Service, Source: d.sourceOf(r.Service, from), TTL: ttl, By: o.by, Key: o.key(),
 	})
 	if err != nil {
 		return control.Session{}, err
@@ -57,14 +94,20 @@ func (d *Daemon) Open(_ context.Context, r control.OpenRequest) (control.Session
 }
 
 // Close implements control.Sessions.
-func (d *Daemon) Close(_ context.Context, r control.CloseRequest) ([]control.Session, error) {
+func (d *Daemon) Close(ctx context.Context, r control.CloseRequest) ([]control.Session, error) {
 	if err := d.known(r); err != nil {
 		return nil, err
 	}
-	closed, err := d.table.Close(session.Selection{ID: r.ID, Device: r.Device, Service: r.Service, All: r.All}, operator)
+	closed, err := d.table.Close(session.Selection{ID: r.ID, Device: r.Device, Service: r.Service, All: r.All}, byOf(ctx))
 	if err == nil && r.ID != "" && len(closed) == 0 {
 		err = control.Unknown(fmt.Sprintf("no open session has the id %q; spad sessions shows them", r.ID))
 	}
+	return describe(closed, bootTime()), err
+}
+
+// closeOf shuts the doors of a service, those of one device or, without a name, all.
+func (d *Daemon) closeOf(ctx context.Context, device, service string) ([]control.Session, error) {
+	closed, err := d.table.Close(session.Selection{Device: device, Service: service}, byOf(ctx))
 	return describe(closed, bootTime()), err
 }
 
@@ -133,7 +176,7 @@ func (d *Daemon) RemoveDevice(ctx context.Context, name string) (control.Device,
 	if err != nil {
 		return gone, err
 	}
-	if err := d.retain(operator); err != nil {
+	if err := d.retain(byOf(ctx)); err != nil {
 		return gone, fmt.Errorf("%q is removed, but a door of it could not be shut yet, which is tried again: %w", name, err)
 	}
 	return gone, nil

@@ -98,7 +98,7 @@ func (r *Registry) Devices(context.Context) ([]control.Device, error) {
 }
 
 // AddDevice implements control.Devices.
-func (r *Registry) AddDevice(_ context.Context, d control.Device) error {
+func (r *Registry) AddDevice(ctx context.Context, d control.Device) error {
 	key, err := keys.ParseDevicePublic(d.Key)
 	if err != nil {
 		return &control.UsageError{Text: fmt.Sprintf("the key of %q: %v", d.Name, err)}
@@ -118,12 +118,12 @@ func (r *Registry) AddDevice(_ context.Context, d control.Device) error {
 	if err := r.store.Add(added); err != nil {
 		return conflict(err)
 	}
-	r.bus.Publish(event.Event{Kind: event.DeviceAdded, Device: d.Name, By: "operator"})
+	r.bus.Publish(event.Event{Kind: event.DeviceAdded, Device: d.Name, By: byOf(ctx)})
 	return r.renew()
 }
 
 // RemoveDevice implements control.Devices.
-func (r *Registry) RemoveDevice(_ context.Context, name string) (control.Device, error) {
+func (r *Registry) RemoveDevice(ctx context.Context, name string) (control.Device, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.configured(name) {
@@ -136,12 +136,12 @@ func (r *Registry) RemoveDevice(_ context.Context, name string) (control.Device,
 	if err != nil {
 		return control.Device{}, err
 	}
-	r.bus.Publish(event.Event{Kind: event.DeviceRemoved, Device: name, By: "operator"})
+	r.bus.Publish(event.Event{Kind: event.DeviceRemoved, Device: name, By: byOf(ctx)})
 	return r.describe(gone), r.renew()
 }
 
 // Invite implements control.Devices.
-func (r *Registry) Invite(_ context.Context, q control.InviteRequest) (control.Invite, error) {
+func (r *Registry) Invite(ctx context.Context, q control.InviteRequest) (control.Invite, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := possible(r.cfg, q.Name, q.Allow); err != nil {
@@ -166,7 +166,7 @@ func (r *Registry) Invite(_ context.Context, q control.InviteRequest) (control.I
 	if err != nil {
 		return control.Invite{}, &control.UsageError{Text: err.Error()}
 	}
-	r.bus.Publish(event.Event{Kind: event.InviteCreated, Device: q.Name, By: "operator", TTL: ttl})
+	r.bus.Publish(event.Event{Kind: event.InviteCreated, Device: q.Name, By: byOf(ctx), TTL: ttl})
 	return control.Invite{Name: q.Name, Line: line, Expires: time.UnixMilli(expires)}, nil
 }
 

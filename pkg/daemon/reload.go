@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"spad/keys"
 	"spad/pkg/capture"
 	"spad/pkg/config"
 	"spad/pkg/control"
@@ -16,6 +17,7 @@ import (
 	"spad/pkg/event"
 	"spad/pkg/firewall"
 	"spad/pkg/policy"
+	"spad/pkg/remote"
 	"spad/pkg/session"
 	"spad/pkg/wire"
 )
@@ -139,10 +141,16 @@ func (d *Daemon) retain(by string) error {
 // now. An operator's is bound by the service alone. It is asked about all sessions one after the other, which may be
 // many, so what it finds out about a service or a device it keeps.
 func (d *Daemon) limit(cfg *config.Config, roster *device.Roster) session.Limit {
-	return limitOf(cfg, roster, time.UnixMilli(d.journal.NowMS()))
+	return limitOf(cfg, roster, d.remote.store.ByPin, time.UnixMilli(d.journal.NowMS()))
 }
 
-func limitOf(cfg *config.Config, roster *device.Roster, now time.Time) session.Limit {
+// remotes looks a remote up.
+type remotes func(keys.RemotePin) (remote.Remote, bool)
+
+// noRemotes is for who does not know them: what they opened ends.
+func noRemotes(keys.RemotePin) (remote.Remote, bool) { return remote.Remote{}, false }
+
+func limitOf(cfg *config.Config, roster *device.Roster, remotes remotes, now time.Time) session.Limit {
 	serviceOf := once(func(name string) known[policy.Service, wire.ServiceID] {
 		service, ok := cfg.Rules.Service(name)
 		return known[policy.Service, wire.ServiceID]{service, wire.ServiceIDOf(name), ok}
@@ -160,7 +168,7 @@ func limitOf(cfg *config.Config, roster *device.Roster, now time.Time) session.L
 			return 0
 		}
 		if s.Device == "" {
-			return service.is.MaxTTL
+			return remotes.limit(cfg, s, service.id, service.is.MaxTTL, now)
 		}
 		dev := deviceOf(s.Device)
 		if !dev.ok || dev.id != s.Key || s.Delegated && !dev.is.Delegate {
@@ -171,6 +179,19 @@ func limitOf(cfg *config.Config, roster *device.Roster, now time.Time) session.L
 		})
 		return untilExpiry(dev.is, verdict.TTL, now)
 	}
+}
+
+// limit is for what no device opened: a remote's is bound by its rights as well, and ends with it.
+func (f remotes) limit(cfg *config.Config, s session.Session, service wire.ServiceID, most time.Duration, now time.Time) time.Duration {
+	if s.Key == "" {
+		return most
+	}
+	pin, _ := keys.ParseRemotePin(s.Key) // of what is none, nobody is the remote
+	r, ok := f(pin)
+	if !ok {
+		return 0
+	}
+	return cfg.Rules.Decide(policy.Request{Allow: r.Allow, Service: service, TTL: math.MaxUint16, Source: s.Source.Addr(), At: now}).TTL
 }
 
 // known is what is known about a name.

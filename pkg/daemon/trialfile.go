@@ -98,5 +98,5 @@ func PutBack(stateDir, path string, log *slog.Logger) error {
 		return err
 	}
 	table := session.New(session.Options{Backend: backend, Log: log, File: SessionsFile(stateDir), BootID: bootID(), Now: bootTime})
-	return errors.Join(table.Start(cfg.Ruleset(cfg.Port), limitOf(cfg, roster, time.Now())), backend.Close())
+	return errors.Join(table.Start(cfg.Ruleset(cfg.Port), limitOf(cfg, roster, noRemotes, time.Now())), backend.Close())
 }

@@ -44,6 +44,7 @@ var remedies = map[string]string{
 	string(policy.NoSuchFamily):   "the service has no target for this address family: add one to its forward, or knock with -4 or -6",
 	session.ErrStale.Error():      "a later knock or close of the device overtook it: nothing to do",
 	session.ErrFull.Error():       "the most doors are open already: close some with spad close, or shorten ttl",
+	errRelay.Error():              "who handed the knock in has no right to the service: see spad remote list; the device itself may knock by UDP",
 	backendFailed:                 "the firewall did not take the door: see spad's log, and whether nft or iptables works by hand",
 	enrolFailed:                   "the invite was good and the device could not be enrolled: see spad's log",
 }
@@ -141,7 +142,7 @@ func reasonOf(why error) (reason, detail string) {
 		return string(p), ""
 	}
 	reason = backendFailed
-	for _, known := range []error{session.ErrStale, session.ErrFull} {
+	for _, known := range []error{session.ErrStale, session.ErrFull, errRelay} {
 		if errors.Is(why, known) {
 			reason = known.Error()
 		}
