@@ -19,7 +19,7 @@ func closeCommand() *cli.Command {
 			&cli.StringFlag{Name: "device", Usage: "shut every door of the device `NAME`"},
 			&cli.StringFlag{Name: "service", Usage: "shut every door to the service `NAME`"},
 			&cli.BoolFlag{Name: "all", Usage: "shut every door", DisableDefaultText: true},
-			jsonFlag(),
+			jsonFlag(), remoteFlag(),
 		},
 		Action: closeDoors,
 	}
@@ -30,7 +30,11 @@ func closeDoors(c *cli.Context) error {
 		return usagef("unexpected argument %q; see: spad %s --help", c.Args().Get(1), title(c))
 	}
 	request := control.CloseRequest{ID: c.Args().First(), Device: c.String("device"), Service: c.String("service"), All: c.Bool("all")}
-	closed, err := control.NewClient(pathsOf(c).socket).Close(c.Context, request)
+	client, err := clientOf(c)
+	if err != nil {
+		return err
+	}
+	closed, err := client.Close(c.Context, request)
 	if err != nil {
 		return err
 	}

@@ -27,9 +27,9 @@ func deviceList() *cli.Command {
 		Name:        "list",
 		Usage:       "list the devices",
 		Description: "Example:\n  spad device list --json",
-		Flags:       []cli.Flag{jsonFlag()},
+		Flags:       []cli.Flag{jsonFlag(), remoteFlag()},
 		Action: withArgs(func(c *cli.Context) error {
-			return withDevices(c.Context, pathsOf(c), func(d control.Devices) error {
+			return withDevices(c, func(d control.Devices) error {
 				all, err := d.Devices(c.Context)
 				if err != nil {
 					return err
@@ -56,7 +56,7 @@ func deviceAdd() *cli.Command {
 		Description: "knock key prints a device's key.\n\nExample:\n  spad device add phone --key knock-device:… --allow nas,group:family",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "key", Usage: "the device's public `KEY`, knock-device:…"},
-			allowFlag(),
+			allowFlag(), remoteFlag(),
 		},
 		Action: withArgs(func(c *cli.Context) error {
 			if c.String("key") == "" {
@@ -66,7 +66,7 @@ func deviceAdd() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return withDevices(c.Context, pathsOf(c), func(d control.Devices) error {
+			return withDevices(c, func(d control.Devices) error {
 				name := c.Args().First()
 				if err := d.AddDevice(c.Context, control.Device{Name: name, Key: c.String("key"), Allow: allow}); err != nil {
 					return err
@@ -85,8 +85,9 @@ func deviceRemove() *cli.Command {
 		ArgsUsage: "NAME",
 		Description: "With the daemon running its doors shut at once; otherwise they stay until their time, or until the daemon starts.\n\n" +
 			"Example:\n  spad device remove laptop",
+		Flags: []cli.Flag{remoteFlag()},
 		Action: withArgs(func(c *cli.Context) error {
-			return withDevices(c.Context, pathsOf(c), func(d control.Devices) error {
+			return withDevices(c, func(d control.Devices) error {
 				gone, err := d.RemoveDevice(c.Context, c.Args().First())
 				if err != nil {
 					return err
@@ -104,9 +105,9 @@ func deviceShow() *cli.Command {
 		Usage:       "show one device",
 		ArgsUsage:   "NAME",
 		Description: "Example:\n  spad device show laptop",
-		Flags:       []cli.Flag{jsonFlag()},
+		Flags:       []cli.Flag{jsonFlag(), remoteFlag()},
 		Action: withArgs(func(c *cli.Context) error {
-			return withDevices(c.Context, pathsOf(c), func(d control.Devices) error {
+			return withDevices(c, func(d control.Devices) error {
 				one, err := find(c, d)
 				if err != nil {
 					return err

@@ -25,7 +25,7 @@ func inviteCommand() *cli.Command {
 			allowFlag(),
 			&cli.DurationFlag{Name: "expires", DefaultText: "15m", Usage: "`TIME` until the invite dies, such as 15m or 24h"},
 			&cli.BoolFlag{Name: "no-qr", Usage: "draw no QR code", DisableDefaultText: true},
-			jsonFlag(),
+			jsonFlag(), remoteFlag(),
 		},
 		Action: withArgs(invite),
 	}
@@ -53,7 +53,7 @@ func invite(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return withDevices(c.Context, pathsOf(c), func(d control.Devices) error {
+	return withDevices(c, func(d control.Devices) error {
 		i, err := d.Invite(c.Context, control.InviteRequest{Name: c.Args().First(), Allow: allow, TTL: ttl})
 		if err != nil {
 			return err

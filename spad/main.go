@@ -55,7 +55,7 @@ func newApp(out, errs io.Writer) *cli.App {
 			"Help for one command: spad COMMAND --help",
 		Commands: []*cli.Command{
 			initCommand(), keyCommand(), checkCommand(), runCommand(), reloadCommand(), confirmCommand(), inviteCommand(), deviceCommand(),
-			statusCommand(), sessionsCommand(), openCommand(), closeCommand(), watchCommand(), whyCommand(),
+			statusCommand(), sessionsCommand(), openCommand(), closeCommand(), watchCommand(), whyCommand(), remoteCommand(),
 			downCommand(), doctorCommand(), guardCommand(),
 		},
 		Flags: pathFlags(),

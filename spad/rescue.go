@@ -55,7 +55,7 @@ func rescue(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return withDevices(c.Context, pathsOf(c), func(d control.Devices) error {
+	return withDevices(c, func(d control.Devices) error {
 		if err := d.AddDevice(c.Context, control.Device{Name: name, Key: v.Device().Public().String(), Allow: allow}); err != nil {
 			return err
 		}

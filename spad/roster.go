@@ -1,9 +1,10 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
+
+	"github.com/urfave/cli/v2"
 
 	"spad/pkg/config"
 	"spad/pkg/control"
@@ -12,9 +13,13 @@ import (
 )
 
 // withDevices hands f the devices: by way of the daemon if it runs, else of the state itself, locked meanwhile.
-func withDevices(ctx context.Context, p paths, f func(control.Devices) error) error {
-	client := control.NewClient(p.socket)
-	switch _, err := client.Status(ctx); {
+func withDevices(c *cli.Context, f func(control.Devices) error) error {
+	client, err := clientOf(c)
+	if err != nil {
+		return err
+	}
+	p := pathsOf(c)
+	switch _, err := client.Status(c.Context); {
 	case err == nil:
 		return f(client)
 	case !errors.Is(err, control.ErrNotRunning):

@@ -14,9 +14,13 @@ func sessionsCommand() *cli.Command {
 		Name:        "sessions",
 		Usage:       "list the open doors",
 		Description: "Example:\n  spad sessions --json",
-		Flags:       []cli.Flag{jsonFlag()},
+		Flags:       []cli.Flag{jsonFlag(), remoteFlag()},
 		Action: withArgs(func(c *cli.Context) error {
-			all, err := control.NewClient(pathsOf(c).socket).Sessions(c.Context)
+			client, err := clientOf(c)
+			if err != nil {
+				return err
+			}
+			all, err := client.Sessions(c.Context)
 			if err != nil {
 				return err
 			}

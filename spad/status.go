@@ -17,9 +17,13 @@ func statusCommand() *cli.Command {
 		Name:        "status",
 		Usage:       "how the daemon is",
 		Description: "Counters that are zero are left out; --json has them all.\n\nExample:\n  spad status",
-		Flags:       []cli.Flag{jsonFlag()},
+		Flags:       []cli.Flag{jsonFlag(), remoteFlag()},
 		Action: withArgs(func(c *cli.Context) error {
-			s, err := control.NewClient(pathsOf(c).socket).Status(c.Context)
+			client, err := clientOf(c)
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(c.Context)
 			if err != nil {
 				return err
 			}

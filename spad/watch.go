@@ -27,7 +27,7 @@ func watchCommand() *cli.Command {
 		Description: "Ends with Ctrl-C. When the daemon stops, it says so on stderr and waits for the next start. With --json one JSON\n" +
 			"object per line. Colours are for terminals only, and not where NO_COLOR is set.\n\n" +
 			"Example:\n  spad watch --json",
-		Flags:  []cli.Flag{jsonFlag()},
+		Flags:  []cli.Flag{jsonFlag(), remoteFlag()},
 		Action: withArgs(watch),
 	}
 }
@@ -54,7 +54,10 @@ func watch(c *cli.Context) error {
 
 // keepWatching watches one run of the daemon after the other. If none runs to begin with, that is the error.
 func keepWatching(c *cli.Context, show func(event.Event) error) error {
-	client := control.NewClient(pathsOf(c).socket)
+	client, err := clientOf(c)
+	if err != nil {
+		return err
+	}
 	if err := client.Events(c.Context, show); err != nil {
 		return err
 	}
@@ -75,8 +78,8 @@ func awaitDaemon(ctx context.Context, client *control.Client) error {
 	tick := time.NewTicker(watchAgain)
 	defer tick.Stop()
 	for {
-		if _, err := client.Status(ctx); err == nil {
-			return nil
+		if _, err := client.Status(ctx); err == nil || errors.Is(err, control.ErrDenied) {
+			return err // nil, or a remote that was removed
 		}
 		select {
 		case <-tick.C:
