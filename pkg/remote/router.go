@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -45,10 +46,19 @@ func RouterFile(name string) (string, error) {
 }
 
 const (
-	certBlock   = "CERTIFICATE"
-	keyBlock    = "PRIVATE KEY"
-	routerBlock = "SPAD ROUTER"
+	certBlock = "CERTIFICATE"
+	keyBlock  = "PRIVATE KEY"
+	curlPin   = "sha256//" // how the option --pinnedpubkey of curl wants it
 )
+
+// parsePin reads what Write writes; the zero pin is none.
+func parsePin(text string) (pin keys.RemotePin) {
+	digits, _ := strings.CutPrefix(text, curlPin)
+	if b, err := base64.StdEncoding.DecodeString(digits); err == nil && len(b) == len(pin) {
+		pin = keys.RemotePin(b)
+	}
+	return pin
+}
 
 // Prepare writes the file of the router that a line names, with a new key, before the router hears of it: what the
 // router then has pinned must not be lost. A file that is there is kept. If it is of this router and not joined yet it is
@@ -90,11 +100,9 @@ func (r Router) Write(path string) error {
 		state = "joined"
 	}
 	text := "# key to a router's remote control; show it to nobody\n" +
+		"Address: " + r.Addr + "\nPin: " + curlPin + base64.StdEncoding.EncodeToString(r.Pin[:]) + "\nState: " + state + "\n" +
 		string(pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: cert.Certificate[0]})) +
-		string(pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: key})) +
-		string(pem.EncodeToMemory(&pem.Block{Type: routerBlock, Headers: map[string]string{
-			"Address": r.Addr, "Pin": r.Pin.String()[len("spad-remote-pin:"):], "State": state,
-		}}))
+		string(pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: key}))
 	if err := replace(path, []byte(text)); err != nil {
 		return fmt.Errorf("writing %q: %w", path, err)
 	}
@@ -108,21 +116,35 @@ func ReadRouter(path string) (Router, error) {
 		return Router{}, fmt.Errorf("reading %q: %w", path, err)
 	}
 	var r Router
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		switch block.Type {
-		case keyBlock:
-			if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
-				if key, ok := key.(ed25519.PrivateKey); ok {
-					r.Secret = keys.NewRemoteSecret([32]byte(key.Seed()))
-				}
-			}
-		case routerBlock:
-			r.Addr, r.Joined = block.Headers["Address"], block.Headers["State"] == "joined"
-			r.Pin, _ = keys.ParseRemotePin("spad-remote-pin:" + block.Headers["Pin"])
+	head, _, _ := strings.Cut(string(data), "-----")
+	for line := range strings.Lines(head) { // which every reader of PEM skips
+		switch key, value, _ := strings.Cut(strings.TrimSpace(line), ": "); key {
+		case "Address":
+			r.Addr = value
+		case "Pin":
+			r.Pin = parsePin(value)
+		case "State":
+			r.Joined = value == "joined"
 		}
 	}
+	r.Secret = parseKey(data)
 	if r.Secret.IsZero() || r.Pin.IsZero() || !keys.ValidAddr(r.Addr) {
 		return Router{}, fmt.Errorf("reading %q: it is not what spad remote join writes; join the router again", path)
 	}
 	return r, nil
+}
+
+// parseKey finds the private key among the blocks of a PEM file; the zero key is none.
+func parseKey(data []byte) keys.RemoteSecret {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != keyBlock {
+			continue
+		}
+		if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+			if key, ok := key.(ed25519.PrivateKey); ok {
+				return keys.NewRemoteSecret([32]byte(key.Seed()))
+			}
+		}
+	}
+	return keys.RemoteSecret{}
 }
