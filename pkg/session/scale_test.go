@@ -205,7 +205,7 @@ func TestFull(t *testing.T) {
 	if table.limits != (limits{MaxSessions, MaxOwn, MaxDelegated}) {
 		t.Error("the table has other limits than it says")
 	}
-	table.limits = limits{all: 50, own: 10, delegated: 20}
+	table.limits = limits{all: 70, own: 10, delegated: 20}
 	if err := table.Start(rules, all); err != nil {
 		t.Fatal(err)
 	}
@@ -216,13 +216,14 @@ func TestFull(t *testing.T) {
 	}
 	fixed := Opening{Device: "phone", Key: "k", Service: "ssh", TTL: time.Hour, Fixed: true}
 	delegated := Opening{Device: "web", Key: "k", Service: "ssh", TTL: time.Hour, Delegated: true}
+	remote := Opening{Key: "pin", By: "remote web", Service: "ssh", TTL: time.Hour}
 	operator := Opening{Service: "ssh", TTL: time.Hour}
 	next := 0
 	for _, c := range []struct {
 		name string
 		o    Opening
 		most int
-	}{{"of one device", fixed, 10}, {"of a delegate", delegated, 20}, {"in all", operator, 20}} {
+	}{{"of one device", fixed, 10}, {"of a delegate", delegated, 20}, {"of a remote", remote, 20}, {"in all", operator, 20}} {
 		first := next
 		for range c.most {
 			if err := open(c.o, next); err != nil {
@@ -237,8 +238,8 @@ func TestFull(t *testing.T) {
 			t.Errorf("%s: a renewal: %v", c.name, err)
 		}
 	}
-	if n := table.len(); n != 50 {
-		t.Errorf("%d sessions, want 50", n)
+	if n := table.len(); n != 70 {
+		t.Errorf("%d sessions, want 70", n)
 	}
 	if err := table.end("operator", table.selected(Selection{Device: "phone", Service: "ssh", Own: true})...); err != nil {
 		t.Fatal(err)
