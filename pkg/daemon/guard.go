@@ -213,6 +213,8 @@ func (g guard) Open(ctx context.Context, q control.OpenRequest) (control.Session
 
 // Close implements control.Sessions: it shuts doors of the remote's services, whoever opened them.
 func (g guard) Close(ctx context.Context, q control.CloseRequest) ([]control.Session, error) {
+	g.d.mu.RLock()
+	defer g.d.mu.RUnlock()
 	r, _, err := g.rights(ctx)
 	if err != nil {
 		return nil, err
@@ -291,17 +293,28 @@ func (g guard) AddDevice(ctx context.Context, dev control.Device) error {
 
 // RemoveDevice implements control.Devices.
 func (g guard) RemoveDevice(ctx context.Context, name string) (control.Device, error) {
+	gone, err := g.forget(ctx, name)
+	if err != nil {
+		return gone, err
+	}
+	return gone, g.d.shutOf(ctx, name)
+}
+
+func (g guard) forget(ctx context.Context, name string) (control.Device, error) {
+	g.d.mu.Lock()
+	defer g.d.mu.Unlock()
 	r, _, err := g.rights(ctx)
 	if err != nil {
 		return control.Device{}, err
 	}
-	if dev, ok := g.d.registry.Roster().ByName(name); ok && g.sees(r, dev.Allow) {
-		if err := handsOn(r, dev.Allow); err != nil {
-			return control.Device{}, err
-		}
-		return g.d.RemoveDevice(ctx, name)
+	dev, ok := g.d.registry.Roster().ByName(name)
+	if !ok || !g.sees(r, dev.Allow) {
+		return control.Device{}, control.Unknown(fmt.Sprintf("no device is called %q; spad device list shows them", name))
 	}
-	return control.Device{}, control.Unknown(fmt.Sprintf("no device is called %q; spad device list shows them", name))
+	if err := handsOn(r, dev.Allow); err != nil {
+		return control.Device{}, err
+	}
+	return g.d.registry.RemoveDevice(ctx, name)
 }
 
 // Invite implements control.Devices.

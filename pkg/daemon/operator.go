@@ -176,10 +176,15 @@ func (d *Daemon) RemoveDevice(ctx context.Context, name string) (control.Device,
 	if err != nil {
 		return gone, err
 	}
+	return gone, d.shutOf(ctx, name)
+}
+
+// shutOf shuts the doors of somebody who was removed. It waits for what is under way.
+func (d *Daemon) shutOf(ctx context.Context, name string) error {
 	if err := d.retain(byOf(ctx)); err != nil {
-		return gone, fmt.Errorf("%q is removed, but a door of it could not be shut yet, which is tried again: %w", name, err)
+		return fmt.Errorf("%q is removed, but a door of it could not be shut yet, which is tried again: %w", name, err)
 	}
-	return gone, nil
+	return nil
 }
 
 // Invite implements control.Devices.

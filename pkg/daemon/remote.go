@@ -175,8 +175,5 @@ func (d *Daemon) RemoveRemote(ctx context.Context, name string) (control.Remote,
 		return control.Remote{}, err
 	}
 	d.bus.Publish(event.Event{Kind: event.RemoteRemoved, Remote: name, By: byOf(ctx)})
-	if err := d.retain(byOf(ctx)); err != nil {
-		return describeRemote(gone), fmt.Errorf("%q is removed, but a door of it could not be shut yet, which is tried again: %w", name, err)
-	}
-	return describeRemote(gone), nil
+	return describeRemote(gone), d.shutOf(ctx, name)
 }

@@ -265,6 +265,9 @@ func TestRemoteRemoved(t *testing.T) {
 		}
 	})
 	r.sees(r.Laptop, 7890, "lan host", "")
+	r.must("open", "web", "--from", r.Laptop.IP4.String()) // nobody's business
+	r.must("invite", "phone", "--allow", "nas")
+	r.at(r.Laptop, web, 0, "opened nas", "open", "nas")
 
 	r.must("remote", "remove", "web")
 	r.sees(r.Laptop, 7890, "", "")
@@ -273,6 +276,7 @@ func TestRemoteRemoved(t *testing.T) {
 		t.Errorf("on a connection that was there: %d %s", code, text)
 	}
 	r.at(r.Laptop, web, 1, "does not take this machine's key", "status")
+	defer time.AfterFunc(10*time.Second, func() { watch.Process.Kill() }).Stop()
 	for e := range events {
 		if !strings.Contains(e, `"service":"nas"`) {
 			t.Errorf("the stream had %s", e)
@@ -374,6 +378,31 @@ func status(w wire.Waiter, sealed []byte) string {
 		return "silence"
 	}
 	return a.Status.String()
+}
+
+// Knocks that are handed in count against the budget of the address that they come from.
+func TestKnocksHandedInAreBudgeted(t *testing.T) {
+	r := newRig(t, services)
+	r.configure(fmt.Sprintf("remote = \"%s\"\nbudget = { source = \"1/s\", burst = 3 }\n", r.Router.At(false, remotePort)) + services)
+	r.start()
+	d := r.newDevice("laptop", "nas")
+	web := r.httpAt(r.LANHost, r.join(r.LANHost, "web", "--allow", "nas", "--name-addresses"))
+	silence := 0
+	for range 10 {
+		p, w := d.seal(wire.Message{Op: wire.OpHello})
+		body, _ := json.Marshal(control.KnockRequest{Packet: p, From: r.Laptop.IP4})
+		_, text := web.post("/v1/knock", string(body))
+		var a control.KnockAnswer
+		if err := json.Unmarshal([]byte(text), &a); err != nil {
+			t.Fatal(err)
+		}
+		if status(w, a.Answer) == "silence" {
+			silence++
+		}
+	}
+	if silence == 0 || silence > 7 {
+		t.Errorf("%d of 10 knocks were over a budget of 3 and 1 a second", silence)
+	}
 }
 
 // Off by default; and what is wrong is said before anything else is done.
