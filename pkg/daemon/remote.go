@@ -37,12 +37,8 @@ func (d *Daemon) prepareRemote(c *closers) (err error) {
 	if d.remote.key, err = remoteKey(filepath.Join(d.o.StateDir, "remote.key")); err != nil {
 		return err
 	}
-	network := "tcp4" // package net makes 0.0.0.0 every address of both families, which is not what is written
-	if at.Addr().Is6() {
-		network = "tcp"
-	}
-	if d.remote.listener, err = net.Listen(network, at.String()); err != nil {
-		return fmt.Errorf("listening for remotes: %w; the address in remote must be the router's own, and the port free", err)
+	if d.remote.listener, err = listenRemote(at, d.log); err != nil {
+		return err
 	}
 	c.add(func() error {
 		d.remote.listener.Close() // most often the server has done so

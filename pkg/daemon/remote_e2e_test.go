@@ -423,10 +423,33 @@ func TestRemoteIsOff(t *testing.T) {
 	if _, errs, code := r.spad("reload"); code != 2 || !strings.Contains(errs, "remote can't change while spad runs") {
 		t.Errorf("reload: %d %s", code, errs)
 	}
-	r.kill(15)
-	r.configure("remote = \"192.0.2.77:1\"\n" + services)
-	if _, errs, code := r.spad("run"); code != 1 || !strings.Contains(errs, "must be the router's own") {
-		t.Errorf("an address of another: %d %s", code, errs)
+}
+
+// The daemon is up before the network: an address that comes later is no reason not to start.
+func TestRemoteBeforeTheNetwork(t *testing.T) {
+	r := newRig(t, services)
+	for _, late := range []string{"192.0.2.77", "2001:db8:77::1"} {
+		at := net.JoinHostPort(late, "41373")
+		r.configure("remote = \"" + at + "\"\n" + services)
+		r.start()
+		if !strings.Contains(r.log.String(), "does not have the address of remote yet") {
+			t.Error("the log does not say so")
+		}
+		add := r.Router.Command("ip", "address", "add", late, "dev", "lo")
+		if out, err := add.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		name := fmt.Sprintf("web-%d", len(late))
+		r.at(r.Router, r.join(r.Router, name, "--allow", "nas"), 0, "nftables", "status")
+		r.kill(15)
+	}
+	busy, err := r.Router.Listen("tcp", ":41373")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	if _, errs, code := r.spad("run"); code != 1 || !strings.Contains(errs, "listening for remotes: ") || !strings.Contains(errs, "already in use") {
+		t.Errorf("a port that is taken: %d %s", code, errs)
 	}
 }
 
