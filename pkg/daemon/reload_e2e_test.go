@@ -59,6 +59,7 @@ var keyChanges = []change{
 	{key: "top capture", from: "#top", to: `capture = "sniff"`},
 	{key: "top firewall", from: "#top", to: `firewall = "iptables"`},
 	{key: "top iptables", from: "#top", to: "firewall = \"iptables\"\niptables = \"nft\""},
+	{key: "top remote", from: "#top", to: `remote = "192.168.1.1:41373"`},
 	{key: "top mark", from: "#top", to: "mark = 0x20000000", see: kernelHas("0x20000000"), want: [2]string{"no", "yes"}},
 	{key: "top always_allow", from: "#top", to: `always_allow = ["STRANGER"]`, see: (*changes).strangerSees, want: [2]string{"", "router"}},
 	{key: "top lan", from: "#top", to: `lan = ["192.168.1.0/24"]`, see: kernelHas("192.168.1.0/24"), want: [2]string{"no", "yes"}},
