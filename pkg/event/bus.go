@@ -3,6 +3,7 @@ package event
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,18 +13,28 @@ import (
 // sink takes events in the order they are published. It is called with the bus locked and must not block.
 type sink interface{ take(Event) }
 
+// Sink takes events in the order they are published. Take is called with the bus locked, often by the goroutine that opens
+// doors: it must not block.
+type Sink interface{ Take(Event) }
+
+// attached is a sink from outside this package.
+type attached struct{ Sink }
+
+func (a *attached) take(e Event) { a.Take(e) }
+
 // Bus hands events to its sinks. It is safe for concurrent use. Publishing on a nil Bus does nothing.
 type Bus struct {
 	mu        sync.Mutex
 	sinks     []sink
 	log       *logSink // nil without a log; also among the sinks
+	published map[Kind]uint64
 	dropped   atomic.Uint64
 	strangers atomic.Uint64
 }
 
 // NewBus returns a bus that writes to log, or, if log is nil, to no log.
 func NewBus(log *slog.Logger) *Bus {
-	b := &Bus{}
+	b := &Bus{published: map[Kind]uint64{}}
 	if log != nil {
 		b.log = newLogSink(log, &b.dropped)
 		b.sinks = append(b.sinks, b.log)
@@ -45,6 +56,7 @@ func (b *Bus) Publish(e Event) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.published[e.Kind]++
 	for _, s := range b.sinks {
 		s.take(e)
 	}
@@ -55,17 +67,37 @@ func (b *Bus) Publish(e Event) {
 // many were.
 func (b *Bus) Subscribe(size int) (<-chan Event, func()) {
 	s := &subscriber{ch: make(chan Event, max(size, 1)), dropped: &b.dropped}
+	b.join(s)
+	return s.ch, sync.OnceFunc(func() {
+		b.leave(s)
+		close(s.ch)
+	})
+}
+
+// Attach hands every event from now on to s too, and returns the function that ends that: after it s is called no more.
+func (b *Bus) Attach(s Sink) (detach func()) {
+	a := &attached{s}
+	b.join(a)
+	return func() { b.leave(a) }
+}
+
+func (b *Bus) join(s sink) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sinks = append(b.sinks, s)
-	return s.ch, sync.OnceFunc(func() { b.leave(s) })
 }
 
-func (b *Bus) leave(s *subscriber) {
+func (b *Bus) leave(s sink) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.sinks = slices.DeleteFunc(b.sinks, func(other sink) bool { return other == sink(s) })
-	close(s.ch)
+	b.sinks = slices.DeleteFunc(b.sinks, func(other sink) bool { return other == s })
+}
+
+// Published returns how many events of each kind there were. Those of strangers, who are not told of, are not among them.
+func (b *Bus) Published() map[Kind]uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.published)
 }
 
 // Dropped returns how many events did not fit a sink's queue, all sinks together.

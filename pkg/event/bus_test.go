@@ -218,6 +218,33 @@ func TestSubscribers(t *testing.T) {
 	leaveFast()
 }
 
+// taken is a sink that keeps what it takes.
+type taken struct{ kinds []Kind }
+
+func (t *taken) Take(e Event) { t.kinds = append(t.kinds, e.Kind) }
+
+func TestAttach(t *testing.T) {
+	b := NewBus(nil)
+	var one, other taken
+	leave := b.Attach(&one)
+	b.Attach(&other)
+	b.Publish(Event{Kind: Opened})
+	b.Publish(Event{Kind: KnockRefused}) // a stranger's
+	leave()
+	leave() // harmless
+	b.Publish(Event{Kind: Closed})
+	b.Publish(Event{Kind: Closed})
+	if diff := cmp.Diff([]Kind{Opened}, one.kinds); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]Kind{Opened, Closed, Closed}, other.kinds); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[Kind]uint64{Opened: 1, Closed: 2}, b.Published()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestPublishFillsTime(t *testing.T) {
 	b := NewBus(nil)
 	events, leave := b.Subscribe(0)

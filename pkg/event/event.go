@@ -44,7 +44,17 @@ const (
 	JournalFailed  Kind = "journal_failed" // the replay journal can't be written: nothing opens
 	SocketLost     Kind = "socket_lost"
 	SocketHealed   Kind = "socket_healed"
+	EventsLost     Kind = "events_lost" // a sink's own: Lost says how many events it had no room for
 )
+
+// Kinds returns every kind there is, in the order above.
+func Kinds() []Kind {
+	return []Kind{
+		Started, Stopped, Reloaded, ReloadFailed, KnockAccepted, KnockRefused, Opened, Renewed, Moved, Closed, Expired, Restored,
+		DeviceEnrolled, DeviceAdded, DeviceRemoved, InviteCreated, BackendFailed, BackendHealed, JournalFailed, SocketLost,
+		SocketHealed, EventsLost,
+	}
+}
 
 // Text returns the kind as words, for a log line.
 func (k Kind) Text() string { return strings.ReplaceAll(string(k), "_", " ") }

@@ -2,7 +2,11 @@ package event
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -74,5 +78,26 @@ func TestLogAttrs(t *testing.T) {
 	}
 	if n := len(Event{Kind: Started, Time: noon}.LogAttrs()); n != 0 {
 		t.Errorf("%d attributes of an empty event", n)
+	}
+}
+
+// TestKinds: a kind that is missing in Kinds could be chosen by no configuration and is in no schema.
+func TestKinds(t *testing.T) {
+	f, err := parser.ParseFile(token.NewFileSet(), "event.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var declared []Kind
+	ast.Inspect(f, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok {
+			if typ, ok := v.Type.(*ast.Ident); ok && typ.Name == "Kind" {
+				text, _ := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+				declared = append(declared, Kind(text))
+			}
+		}
+		return true
+	})
+	if diff := cmp.Diff(declared, Kinds()); diff != "" {
+		t.Error(diff)
 	}
 }
