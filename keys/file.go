@@ -67,25 +67,34 @@ func fileText(what, public, secret string) []byte {
 }
 
 func readFile(path string, r role) (b [32]byte, err error) {
-	f, err := openKey(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return b, fmt.Errorf("reading %s %q: %w; %s", r.name(), path, reason(err), remedies[r])
-	}
+	data, err := readOwned(path, r.name(), remedies[r])
 	if err != nil {
-		return b, fmt.Errorf("reading %s %q: %w", r.name(), path, reason(err))
-	}
-	defer f.Close() // only read
-	if err := checkFile(f, path); err != nil {
-		return b, fmt.Errorf("reading %s %q: %w", r.name(), path, err)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return b, fmt.Errorf("reading %s %q: %w", r.name(), path, reason(err))
+		return b, err
 	}
 	if b, err = parseFile(data, r); err != nil {
 		return b, fmt.Errorf("reading %s %q: %w; restore it from a backup, or move it away (%s)", r.name(), path, err, remedies[r])
 	}
 	return b, nil
+}
+
+// readOwned reads a small file that is this user's alone. The name says what it holds, the remedy how it is made.
+func readOwned(path, name, remedy string) ([]byte, error) {
+	f, err := openKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading %s %q: %w; %s", name, path, reason(err), remedy)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s %q: %w", name, path, reason(err))
+	}
+	defer f.Close() // only read
+	if err := checkFile(f, path); err != nil {
+		return nil, fmt.Errorf("reading %s %q: %w", name, path, err)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s %q: %w", name, path, reason(err))
+	}
+	return data, nil
 }
 
 func checkFile(f *os.File, path string) error {
@@ -101,8 +110,17 @@ func checkFile(f *os.File, path string) error {
 
 // parseFile finds the one key among comments and empty lines.
 func parseFile(data []byte, r role) (b [32]byte, err error) {
+	text, err := onlyLine(data)
+	if err != nil {
+		return b, err
+	}
+	return r.parse(text)
+}
+
+// onlyLine returns the one line that is neither a comment nor empty.
+func onlyLine(data []byte) (string, error) {
 	if len(data) > maxFile {
-		return b, fmt.Errorf("%w: the file is larger than %d bytes", ErrText, maxFile)
+		return "", fmt.Errorf("%w: the file is larger than %d bytes", ErrText, maxFile)
 	}
 	var found []string
 	for line := range bytes.Lines(data) {
@@ -112,11 +130,11 @@ func parseFile(data []byte, r role) (b [32]byte, err error) {
 	}
 	switch len(found) {
 	case 0:
-		return b, fmt.Errorf("%w: the file holds none", ErrText)
+		return "", fmt.Errorf("%w: the file holds none", ErrText)
 	case 1:
-		return r.parse(found[0])
+		return found[0], nil
 	default:
-		return b, fmt.Errorf("%w: the file holds %d lines where one key belongs", ErrText, len(found))
+		return "", fmt.Errorf("%w: the file holds %d lines where one key belongs", ErrText, len(found))
 	}
 }
 

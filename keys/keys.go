@@ -11,6 +11,7 @@
 //	a remote's pin        RemotePin      spad-remote-pin:      32 bytes, SHA-256 of its SubjectPublicKeyInfo
 //	a remote's secret     RemoteSecret   spad-remote-secret:   32 bytes, the seed
 //	a remote's line       RemoteLine     spad-remote1:         see [ParseRemoteLine]
+//	a webhook's secret    WebhookSecret  whsec_                24 to 64 bytes, padded base64, as Standard Webhooks has it
 //
 // A text form has exactly one spelling: what parses is what the key prints again.
 // Keys of small order are refused in every encoding when they are read, because
