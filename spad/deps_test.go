@@ -25,21 +25,23 @@ import (
 // imports is the one direction in which packages know each other: each may import the packages listed with it, and no other of this module.
 // A package that is not here has no place in the house.
 var imports = map[string][]string{
-	"keys":         {},
-	"pkg/wire":     {"keys"},
-	"pkg/replay":   {"keys"},
-	"pkg/flood":    {},
-	"pkg/event":    {},
-	"pkg/device":   {"keys", "pkg/wire"},
-	"pkg/policy":   {"pkg/wire"},
-	"pkg/firewall": {},
-	"pkg/capture":  {},
-	"pkg/verify":   {"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/device"},
-	"pkg/session":  {"pkg/firewall", "pkg/event", "pkg/policy"},
-	"pkg/config":   {"keys", "pkg/wire", "pkg/flood", "pkg/device", "pkg/policy", "pkg/firewall"},
-	"pkg/remote":   {"keys"},
-	"pkg/control":  {"keys", "pkg/event", "pkg/device", "pkg/remote"}, // whose pins and proofs its TLS side checks
-	"pkg/client":   {"keys", "pkg/wire"},
+	"keys":       {},
+	"pkg/wire":   {"keys"},
+	"pkg/replay": {"keys"},
+	"pkg/flood":  {},
+	"pkg/event":  {},
+	// Sinks apart from pkg/event, so that who publishes does not link what they need.
+	"pkg/event/outbox": {"pkg/event"},
+	"pkg/device":       {"keys", "pkg/wire"},
+	"pkg/policy":       {"pkg/wire"},
+	"pkg/firewall":     {},
+	"pkg/capture":      {},
+	"pkg/verify":       {"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/device"},
+	"pkg/session":      {"pkg/firewall", "pkg/event", "pkg/policy"},
+	"pkg/config":       {"keys", "pkg/wire", "pkg/flood", "pkg/device", "pkg/policy", "pkg/firewall"},
+	"pkg/control":      {"keys", "pkg/event", "pkg/device", "pkg/remote"}, // whose pins and proofs its TLS side checks
+	"pkg/remote":       {"keys"},
+	"pkg/client":       {"keys", "pkg/wire"},
 	"pkg/daemon": {
 		"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/event", "pkg/device", "pkg/policy", "pkg/firewall", "pkg/firewall/nftables",
 		"pkg/firewall/iptables", "pkg/capture", "pkg/verify", "pkg/session", "pkg/config", "pkg/control",
