@@ -31,17 +31,18 @@ var imports = map[string][]string{
 	"pkg/flood":  {},
 	"pkg/event":  {},
 	// Sinks apart from pkg/event, so that who publishes does not link what they need.
-	"pkg/event/outbox": {"pkg/event"},
-	"pkg/device":       {"keys", "pkg/wire"},
-	"pkg/policy":       {"pkg/wire"},
-	"pkg/firewall":     {},
-	"pkg/capture":      {},
-	"pkg/verify":       {"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/device"},
-	"pkg/session":      {"pkg/firewall", "pkg/event", "pkg/policy"},
-	"pkg/config":       {"keys", "pkg/wire", "pkg/flood", "pkg/device", "pkg/policy", "pkg/firewall"},
-	"pkg/control":      {"keys", "pkg/event", "pkg/device", "pkg/remote"}, // whose pins and proofs its TLS side checks
-	"pkg/remote":       {"keys"},
-	"pkg/client":       {"keys", "pkg/wire"},
+	"pkg/event/outbox":  {"pkg/event"},
+	"pkg/event/webhook": {"keys", "pkg/event/outbox"},
+	"pkg/device":        {"keys", "pkg/wire"},
+	"pkg/policy":        {"pkg/wire"},
+	"pkg/firewall":      {},
+	"pkg/capture":       {},
+	"pkg/verify":        {"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/device"},
+	"pkg/session":       {"pkg/firewall", "pkg/event", "pkg/policy"},
+	"pkg/config":        {"keys", "pkg/wire", "pkg/flood", "pkg/device", "pkg/policy", "pkg/firewall"},
+	"pkg/control":       {"keys", "pkg/event", "pkg/device", "pkg/remote"}, // whose pins and proofs its TLS side checks
+	"pkg/remote":        {"keys"},
+	"pkg/client":        {"keys", "pkg/wire"},
 	"pkg/daemon": {
 		"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/event", "pkg/device", "pkg/policy", "pkg/firewall", "pkg/firewall/nftables",
 		"pkg/firewall/iptables", "pkg/capture", "pkg/verify", "pkg/session", "pkg/config", "pkg/control",
@@ -65,7 +66,7 @@ var imports = map[string][]string{
 // onlyIn says which packages may import what everyone might be tempted to. A trailing slash means everything below.
 var onlyIn = map[string][]string{
 	"os/exec":                        {"knock", "pkg/firewall/iptables", "pkg/firewall/firewalltest"},
-	"net/http":                       {"pkg/control"},
+	"net/http":                       {"pkg/control", "pkg/event/webhook"},
 	"github.com/BurntSushi/toml":     {"pkg/config", "pkg/client"},
 	"github.com/urfave/cli/":         {"spad", "knock"},
 	"github.com/google/nftables/":    {"pkg/firewall/nftables", "pkg/firewall/foreign", "pkg/firewall/firewalltest"},
@@ -74,7 +75,7 @@ var onlyIn = map[string][]string{
 	"github.com/coreos/go-systemd/":  {"pkg/daemon"},
 	"log":                            {}, // log/slog it is
 	"math/rand":                      {},
-	"math/rand/v2":                   {"pkg/client"}, // jitter of retries; keys come from crypto/rand
+	"math/rand/v2":                   {"pkg/client", "pkg/event/webhook"}, // jitter of retries; keys come from crypto/rand
 
 	// What tests are made of. The laboratory is made for tests, and nothing else may import it.
 	"testing/":                         {"pkg/firewall/firewalltest"},
