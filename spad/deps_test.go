@@ -32,6 +32,7 @@ var imports = map[string][]string{
 	"pkg/event":  {},
 	// Sinks apart from pkg/event, so that who publishes does not link what they need.
 	"pkg/event/outbox":  {"pkg/event"},
+	"pkg/event/hook":    {"pkg/event"},
 	"pkg/event/webhook": {"keys", "pkg/event/outbox"},
 	"pkg/device":        {"keys", "pkg/wire"},
 	"pkg/policy":        {"pkg/wire"},
@@ -65,7 +66,7 @@ var imports = map[string][]string{
 
 // onlyIn says which packages may import what everyone might be tempted to. A trailing slash means everything below.
 var onlyIn = map[string][]string{
-	"os/exec":                        {"knock", "pkg/firewall/iptables", "pkg/firewall/firewalltest"},
+	"os/exec":                        {"knock", "pkg/firewall/iptables", "pkg/firewall/firewalltest", "pkg/event/hook"},
 	"net/http":                       {"pkg/control", "pkg/event/webhook"},
 	"github.com/BurntSushi/toml":     {"pkg/config", "pkg/client"},
 	"github.com/urfave/cli/":         {"spad", "knock"},
