@@ -40,7 +40,7 @@ var imports = map[string][]string{
 	"pkg/capture":       {},
 	"pkg/verify":        {"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/device"},
 	"pkg/session":       {"pkg/firewall", "pkg/event", "pkg/policy"},
-	"pkg/config":        {"keys", "pkg/wire", "pkg/flood", "pkg/device", "pkg/policy", "pkg/firewall"},
+	"pkg/config":        {"keys", "pkg/event", "pkg/wire", "pkg/flood", "pkg/device", "pkg/policy", "pkg/firewall"},
 	"pkg/control":       {"keys", "pkg/event", "pkg/device", "pkg/remote"}, // whose pins and proofs its TLS side checks
 	"pkg/remote":        {"keys"},
 	"pkg/client":        {"keys", "pkg/wire"},

@@ -70,6 +70,9 @@ type Config struct {
 	Rules   *policy.Rules      // services and groups as policy sees them
 	Doors   []firewall.Service // the same services as the firewall sees them, by name
 	Devices []device.Device    // those of the file, by name; more are in the state
+
+	Webhooks []Webhook // by name
+	Execs    []Exec    // by name
 }
 
 // Load reads and checks a configuration file. The error is a *Problems; errors.Is finds fs.ErrNotExist and the like.

@@ -102,5 +102,19 @@ func describe(c *Config) string {
 	for _, d := range c.Devices {
 		fmt.Fprintf(&b, "device %s %v allow %v expires %v disabled %v delegate %v\n", d.Name, d.Key, d.Allow, d.Expires.UTC(), d.Disabled, d.Delegate)
 	}
+	for _, w := range c.Webhooks {
+		fmt.Fprintf(&b, "webhook %s to %s timeout %v secret %v in %q ca %q\n  events %v\n", w.Name, w.URL, w.Timeout, !w.Secret.IsZero(), relative(w.SecretFile), relative(w.CAFile), w.Events)
+	}
+	for _, e := range c.Execs {
+		fmt.Fprintf(&b, "exec %s runs %q timeout %v\n  events %v\n", e.Name, e.Command, e.Timeout, e.Events)
+	}
 	return b.String()
+}
+
+// relative returns a path as seen from the test's configurations, if it is not one of its own.
+func relative(path string) string {
+	if rel, err := filepath.Rel(testdata, path); err == nil && path != "" {
+		return filepath.ToSlash(rel)
+	}
+	return path
 }

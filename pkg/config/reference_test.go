@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	header = regexp.MustCompile(`^\[(service|group|device)\.`)
+	header = regexp.MustCompile(`^\[(service|group|device|webhook|exec)\.`)
 	pair   = regexp.MustCompile(`^(# )?([a-z0-9_]+) = (.*)$`)
 	inline = regexp.MustCompile(`([a-z0-9_]+) = `)
 )
@@ -73,8 +73,8 @@ func TestReferenceShowsDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	examples := []string{"external", "remote", "always_allow", "lan", "from", "hours", "expires"}
-	planned := []string{"proxy", "iptables"} // iptables stands only beside another firewall than the default
+	examples := []string{"external", "remote", "always_allow", "lan", "from", "hours", "expires", "ca_file"}
+	planned := []string{"proxy", "iptables", "secret"} // iptables stands only beside another firewall than the default, secret beside no file
 	uncomment := func(text string, leave ...string) string {
 		var b strings.Builder
 		for line := range strings.Lines(text) {
@@ -115,6 +115,7 @@ func TestReferenceBounds(t *testing.T) {
 		fmt.Sprintf("at most %d ports, any number", firewall.MaxShifted),
 		fmt.Sprintf(`"1/s" to "%d/s"; bursts 1 to %d`, maxRate, maxRate),
 		strings.Join(reserved, ", "),
+		fmt.Sprintf("%s to %s, default %q", short(MinSinkTimeout), short(MaxSinkTimeout), short(DefaultSinkTimeout)),
 	} {
 		if !strings.Contains(prose, want) {
 			t.Errorf("reference.toml does not say %q", want)
@@ -127,7 +128,7 @@ func TestReferenceBounds(t *testing.T) {
 func TestEveryKeyIsRead(t *testing.T) {
 	tables := map[string]string{
 		topKind: "%s\n", budgetKind: "[budget]\n%s\n", serviceKind: "[service.x]\n%s\n", forwardKind: "[service.x.forward]\n%s\n",
-		groupKind: "[group.x]\n%s\n", deviceKind: "[device.x]\n%s\n",
+		groupKind: "[group.x]\n%s\n", deviceKind: "[device.x]\n%s\n", webhookKind: "[webhook.x]\n%s\n", execKind: "[exec.x]\n%s\n",
 	}
 	for kind, known := range schema {
 		for _, key := range known {

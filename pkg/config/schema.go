@@ -12,6 +12,8 @@ const (
 	forwardKind = "forward"
 	groupKind   = "[group.NAME]"
 	deviceKind  = "[device.NAME]"
+	webhookKind = "[webhook.NAME]"
+	execKind    = "[exec.NAME]"
 	budgetKind  = "budget"
 )
 
@@ -20,13 +22,15 @@ const (
 var schema = map[string][]string{
 	topKind: {
 		"listen", "hostname", "external", "key", "remote", "capture", "firewall", "iptables", "mark", "always_allow", "lan",
-		"guard", "ipv6_prefix", "window", "log", "test_loopback", "budget", "service", "group", "device",
+		"guard", "ipv6_prefix", "window", "log", "test_loopback", "budget", "service", "group", "device", "webhook", "exec",
 	},
 	budgetKind:  {"source", "burst", "global", "global_burst", "reserved"},
 	serviceKind: {"open", "forward", "proxy", "ttl", "max_ttl", "on_expire", "guard", "roam", "ipv6_prefix"},
 	forwardKind: {"port", "to", "pinhole"},
 	groupKind:   {"services", "from", "hours"},
 	deviceKind:  {"key", "allow", "expires", "disabled", "delegate"},
+	webhookKind: {"url", "secret_file", "secret", "events", "ca_file", "timeout"},
+	execKind:    {"command", "events", "timeout"},
 }
 
 // reserved are the names of commands, present and planned, which knock would take a service of that name for.

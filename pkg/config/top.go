@@ -39,6 +39,7 @@ func (r *reader) config(data []byte) *Config {
 	groups := t.groups(services)
 	c.Doors = services.doors()
 	c.Devices = t.devices(services, groups)
+	c.Webhooks, c.Execs = t.webhooks(), t.execs()
 	if len(r.problems.List) == 0 {
 		r.rules(c, services, groups)
 	}
