@@ -132,6 +132,7 @@ func (w *Webhook) failed(m outbox.Message, r result, wait time.Duration) {
 		return
 	case r.after > 0 && (r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable):
 		w.state.pausing = now.Add(min(r.after, w.o.pace.asked))
+	case now.Before(w.state.pausing): // one of those that were under way when the first of them failed
 	case len(w.state.failing) >= downAt:
 		w.stats.Down = true
 		w.state.downs++

@@ -141,6 +141,9 @@ func TestOneBadEventHoldsUpItsSessionOnly(t *testing.T) {
 	})
 }
 
+// settling is how long settled or Flush may have let the bubble's clock run.
+const settling = time.Second
+
 // settled waits for the disk, which synctest does not know of.
 func settled(b *outbox.Outbox, waiting int) {
 	for i := 0; b.Stats().Waiting > waiting && i < 1000; i++ {
@@ -157,7 +160,9 @@ func TestReceiverIsDown(t *testing.T) {
 		var up atomic.Bool
 		began := time.Now()
 		r := newRig(t, dir, Options{}, answers(func(*http.Request) (int, http.Header, error) {
-			attempts.Add(1)
+			if attempts.Add(1) == inFlight+1 && time.Since(began) > time.Second+normal.least*5/4+settling {
+				t.Errorf("asked again after %v: each of the first failures has made the wait longer", time.Since(began))
+			}
 			n := underWay.Add(1)
 			defer underWay.Add(-1)
 			if time.Sleep(time.Second); n > 1 && !up.Load() && time.Since(began) > time.Minute {
