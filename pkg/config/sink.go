@@ -105,6 +105,9 @@ func (t table) secret() (keys.WebhookSecret, string) {
 	case !inline && !inFile:
 		t.bad("secret_file", "is missing, so that the receiver could not know who sends", `write secret_file = "page.secret"`)
 	}
+	if path, isText := t.keys["secret_file"].(string); isText && strings.HasPrefix(path, "whsec_") {
+		t.bad("secret_file", "is the secret itself", "write it to a file of its own (chmod 600), and the path of that file here")
+	}
 	if !ok {
 		return keys.WebhookSecret{}, file
 	}
