@@ -14,7 +14,7 @@ import (
 func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "check",
-		Usage: "validate the configuration and the key file, list every problem",
+		Usage: "validate the configuration and the files it names, list every problem",
 		Description: "Needs neither the state nor the kernel, and changes nothing. All problems go to stderr, one per line. So does, as no\n" +
 			"problem, that the ssh session it is typed in would be shut out by a spad that a service manager starts.\n\n" +
 			"Example:\n  spad check && spad reload",
@@ -28,7 +28,7 @@ func check(c *cli.Context) error {
 	var cfg *config.Config
 	err := as(p.owner(), func() (err error) {
 		if cfg, err = config.Load(p.config); err == nil {
-			_, err = routerKey(cfg)
+			err = checkFiles(cfg)
 		}
 		return err
 	})

@@ -46,6 +46,7 @@ var imports = map[string][]string{
 	"pkg/client":        {"keys", "pkg/wire"},
 	"pkg/daemon": {
 		"keys", "pkg/wire", "pkg/replay", "pkg/flood", "pkg/event", "pkg/device", "pkg/policy", "pkg/firewall", "pkg/firewall/nftables",
+		"pkg/event/outbox", "pkg/event/webhook", "pkg/event/hook",
 		"pkg/firewall/iptables", "pkg/capture", "pkg/verify", "pkg/session", "pkg/config", "pkg/control",
 		"pkg/remote",
 	},

@@ -10,6 +10,7 @@ import (
 	"spad/keys"
 	"spad/pkg/config"
 	"spad/pkg/control"
+	"spad/pkg/daemon"
 )
 
 // Exit codes besides 0.
@@ -45,6 +46,15 @@ func routerKey(cfg *config.Config) (keys.RouterSecret, error) {
 		return secret, usageError{err}
 	}
 	return secret, nil
+}
+
+// checkFiles looks at all files that a configuration names.
+func checkFiles(cfg *config.Config) error {
+	_, err := routerKey(cfg)
+	if sinks := daemon.CheckSinks(cfg); sinks != nil {
+		err = errors.Join(err, usageError{sinks})
+	}
+	return err
 }
 
 // withArgs lets a command run only with as many arguments as its help names.

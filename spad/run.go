@@ -54,7 +54,7 @@ func runDaemon(c *cli.Context) error {
 	if cfg, err = daemon.Confirmed(p.state, cfg, slog.New(logs)); err != nil {
 		return err
 	}
-	if _, err := routerKey(cfg); err != nil {
+	if err := checkFiles(cfg); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(c.Context)

@@ -60,5 +60,6 @@ func (d *Daemon) counts() map[string]uint64 {
 	for i, name := range counted {
 		all["refused: "+string(name)] = d.counters.reasons[i].Load()
 	}
+	d.sinks.counts(all)
 	return all
 }

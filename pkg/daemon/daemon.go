@@ -59,6 +59,7 @@ type Daemon struct {
 	store    *device.Store
 	registry *Registry
 	journal  *replay.Journal
+	sinks    *sinks
 	budget   *flood.Budget
 	verifier *verify.Verifier
 	backend  firewall.Backend
@@ -72,12 +73,13 @@ type Daemon struct {
 	mu  sync.RWMutex
 	cfg atomic.Pointer[config.Config]
 
-	queue    chan job
-	damaged  chan struct{} // what the packet filter holds is not what it should
-	counters counters
-	past     *past
-	trial    *trial // nil: none; guarded by mu
-	stop     context.CancelFunc
+	queue     chan job
+	damaged   chan struct{} // what the packet filter holds is not what it should
+	counters  counters
+	past      *past
+	trial     *trial // nil: none; guarded by mu
+	reverting bool   // guarded by mu: take is called to go back
+	stop      context.CancelFunc
 }
 
 // Run runs the daemon until ctx is done or a client of the control socket asks it to stop.
@@ -145,6 +147,10 @@ func (d *Daemon) prepare(c *closers) (err error) {
 		return err
 	}
 	c.add(d.store.Close)
+	if d.sinks, err = openSinks(cfg, d.o.StateDir, d.o.Version, d.bus, d.log); err != nil {
+		return err
+	}
+	c.add(d.sinks.close)
 	roster, err := device.NewRoster(cfg.Devices, d.store.Devices())
 	if err != nil {
 		return err

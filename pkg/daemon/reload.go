@@ -83,9 +83,14 @@ func (d *Daemon) take(cfg *config.Config, reload func(firewall.Ruleset, session.
 	if err != nil {
 		return &control.UsageError{Text: err.Error()}
 	}
+	sinks, unready := d.sinks.plan(cfg)
+	if unready != nil && !d.reverting {
+		return &control.UsageError{Text: unready.Error()}
+	}
 	next, port := (*capture.UDP)(nil), d.udp.Port()
 	if cfg.Listen != old.Listen {
 		if next, err = d.udp.another(cfg.Listen); err != nil {
+			sinks.drop()
 			return &control.UsageError{Text: fmt.Sprintf("%s: listen: %v", cfg.Path, err)}
 		}
 		port = next.Port()
@@ -94,6 +99,7 @@ func (d *Daemon) take(cfg *config.Config, reload func(firewall.Ruleset, session.
 		if next != nil {
 			next.Close()
 		}
+		sinks.drop()
 		return fmt.Errorf("the firewall refuses the new configuration, the old one stays: %w", err)
 	}
 	// Nothing below fails: the roster was just made of the same devices, and all who add to them hold this lock.
@@ -105,6 +111,11 @@ func (d *Daemon) take(cfg *config.Config, reload func(firewall.Ruleset, session.
 		d.o.LogFormat(cfg.LogJSON)
 	}
 	d.verifier.SetLoopback(cfg.TestLoopback)
+	if unready == nil {
+		d.sinks.apply(sinks)
+	} else {
+		d.log.Error("who is told of events stays as on trial", "err", unready)
+	}
 	d.journal.SetWindow(cfg.Window)
 	d.budget.SetLimits(cfg.Limits)
 	return d.registry.setConfig(cfg)

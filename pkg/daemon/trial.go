@@ -156,6 +156,8 @@ func (d *Daemon) revert(t *trial) {
 	}
 	d.trial = nil
 	back := func(r firewall.Ruleset, l session.Limit) error { return d.table.Revert(r, l, t.ended, t.cut) }
+	d.reverting = true // a webhook's file that is not as it was must keep nobody out
+	defer func() { d.reverting = false }()
 	if err := d.take(t.old, back); err != nil {
 		if errors.Is(err, session.ErrStopped) {
 			return // the guard does it, when this process has ended

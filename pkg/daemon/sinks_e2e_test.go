@@ -1,0 +1,273 @@
+package daemon_test
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"spad/keys"
+	"spad/pkg/event"
+)
+
+const webhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+// page is a real HTTPS server on the router that takes events and knows them by their id.
+type page struct {
+	r      *rig
+	server *httptest.Server
+	addr   string
+
+	mu     sync.Mutex
+	status int
+	ids    map[string]bool
+	events []event.Event
+	bodies [][]byte
+}
+
+func newPage(r *rig) *page {
+	p := &page{r: r, status: http.StatusOK, ids: map[string]bool{}, addr: "127.0.0.1:0"}
+	p.start()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.server.Certificate().Raw})
+	if err := os.WriteFile(filepath.Join(r.dir, "page.pem"), ca, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { p.server.Close() })
+	return p
+}
+
+func (p *page) start() {
+	p.r.t.Helper()
+	l, err := p.r.Router.Listen("tcp", p.addr)
+	if err != nil {
+		p.r.t.Fatal(err)
+	}
+	p.addr = l.Addr().String()
+	p.server = httptest.NewUnstartedServer(p)
+	p.server.Listener.Close()
+	p.server.Listener = l
+	p.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	p.server.StartTLS()
+}
+
+// stop ends the server, so that nobody is there.
+func (p *page) stop() {
+	p.server.CloseClientConnections()
+	p.server.Close()
+}
+
+func (p *page) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	body, err := io.ReadAll(q.Body)
+	if err != nil {
+		return
+	}
+	id := q.Header.Get("webhook-id")
+	at, _ := strconv.ParseInt(q.Header.Get("webhook-timestamp"), 10, 64)
+	secret, _ := keys.ParseWebhookSecret(webhookSecret)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if q.Header.Get("webhook-signature") != secret.Sign(id, time.Unix(at, 0), body) {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if w.WriteHeader(p.status); p.status != http.StatusOK || p.ids[id] {
+		return
+	}
+	p.ids[id] = true
+	var e event.Event
+	if err := json.Unmarshal(body, &e); err != nil {
+		p.r.t.Error(err)
+	}
+	p.events, p.bodies = append(p.events, e), append(p.bodies, body)
+}
+
+// answer sets the status of all answers from now on.
+func (p *page) answer(status int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status = status
+}
+
+// kinds returns the kinds of the events so far, of one session or of those without.
+func (p *page) kinds(session string) (kinds []event.Kind) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.events {
+		if e.Session == session {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	return kinds
+}
+
+// count returns how many events of a kind there were.
+func (p *page) count(k event.Kind) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.events {
+		if e.Kind == k {
+			n++
+		}
+	}
+	return n
+}
+
+// hook is the configuration of the webhook, with more keys.
+func (p *page) hook(more string) string {
+	return fmt.Sprintf("\n[webhook.page]\nurl = \"https://%s/events?token=4711\"\nsecret = %q\nca_file = \"page.pem\"\n%s\n", p.addr, webhookSecret, more)
+}
+
+// stored counts what is on disk of a kind for the webhook.
+func (r *rig) stored(k event.Kind) (n int) {
+	names, _ := filepath.Glob(filepath.Join(r.dir, "state", "outbox", "page", "*"))
+	for _, name := range names {
+		data, _ := os.ReadFile(name)
+		n += strings.Count(string(data), `"kind":"`+string(k)+`"`)
+	}
+	return n
+}
+
+// What happens at the router arrives at a page, in order, and runs a program.
+func TestEventsReachThePage(t *testing.T) {
+	r := newRig(t, services)
+	p := newPage(r)
+	program, out := filepath.Join(r.dir, "program"), filepath.Join(r.dir, "out")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho \"$SPAD_KIND $SPAD_DEVICE $SPAD_SERVICE\" >>\"$1\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.configure(services + p.hook("") + fmt.Sprintf("[exec.write]\ncommand = [%q, %q]\nevents = [\"opened\", \"closed\"]\n", program, out))
+	r.start()
+	r.enrol(r.Laptop, "web")
+	r.expectKnock(r.Laptop, 0, "web", "-4")
+	id := r.sessions()[0].ID
+	r.expectKnock(r.Laptop, 0, "web", "-4")
+	r.expectKnock(r.Laptop, 0, "close", "web", "-4")
+	r.expectKnock(r.Laptop, 4, "nas", "-4")
+	r.must("device", "remove", "laptop")
+	r.eventually("the session's end arrives", func() bool { return slices.Contains(p.kinds(id), event.Closed) })
+	if diff := cmp.Diff([]event.Kind{event.Opened, event.Renewed, event.Closed}, p.kinds(id)); diff != "" {
+		t.Error(diff)
+	}
+	want := []event.Kind{event.Started, event.InviteCreated, event.DeviceEnrolled, event.KnockRefused, event.DeviceRemoved, event.Stopped}
+	r.kill(syscall.SIGTERM)
+	if diff := cmp.Diff(want, p.kinds("")); diff != "" {
+		t.Error(diff)
+	}
+	text, err := os.ReadFile(out)
+	if err != nil || string(text) != "opened laptop web\nclosed laptop web\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// Nothing is lost or comes twice while nobody takes it and spad is killed.
+func TestEventsOutliveKills(t *testing.T) {
+	r := newRig(t, services)
+	p := newPage(r)
+	r.configure(services + p.hook(`events = ["started", "opened", "restored", "closed"]`))
+	r.start()
+	p.stop()
+	const doors, kills = 12, 3
+	opened := 0
+	for range kills {
+		for range doors {
+			opened++
+			r.must("open", "web", "--from", fmt.Sprintf("198.51.100.%d", opened))
+		}
+		r.eventually("what happened is on disk", func() bool { return r.stored(event.Opened) == opened })
+		r.kill(syscall.SIGKILL)
+		r.start()
+	}
+	r.must("close", "--all")
+	p.start()
+	r.eventually("all arrive", func() bool { return p.count(event.Closed) == opened })
+	bySession := map[string][]event.Kind{}
+	for _, e := range p.events {
+		bySession[e.Session] = append(bySession[e.Session], e.Kind)
+	}
+	delete(bySession, "")
+	if len(bySession) != opened {
+		t.Errorf("%d sessions, want %d", len(bySession), opened)
+	}
+	times := map[int]int{}
+	for s, kinds := range bySession {
+		n := len(kinds)
+		want := append(append([]event.Kind{event.Opened}, slices.Repeat([]event.Kind{event.Restored}, max(n-2, 0))...), event.Closed)
+		if diff := cmp.Diff(want, kinds); diff != "" {
+			t.Errorf("%s: %s", s, diff)
+		}
+		times[n-2]++
+	}
+	if diff := cmp.Diff(map[int]int{1: doors, 2: doors, 3: doors}, times); diff != "" {
+		t.Error("sessions by how often they were restored:", diff)
+	}
+	if n := p.count(event.Started); n != kills+1 {
+		t.Errorf("started %d times", n)
+	}
+}
+
+// A reload changes who is told, or keeps all as it is and says why. What waits is kept.
+func TestSinksAreReloaded(t *testing.T) {
+	r := newRig(t, services)
+	p := newPage(r)
+	r.start()
+	r.must("open", "web", "--from", "198.51.100.1")
+	r.configure(services + p.hook(`events = ["opened"]`))
+	r.must("reload")
+	r.must("open", "web", "--from", "198.51.100.2")
+	r.eventually("the first arrives", func() bool { return p.count(event.Opened) == 1 })
+
+	for _, tt := range []struct{ name, config, want string }{
+		{"bad secret", strings.Replace(p.hook(""), "whsec_", "hunter2", 1), "begins with whsec_"},
+		{"no secret file", strings.Replace(p.hook(""), "secret = \"whsec_", "secret_file = \"", 1), "no such file"},
+		{"no certificate", strings.Replace(p.hook(""), "page.pem", "router.key", 1), "holds no certificate"},
+		{"no program", p.hook("") + "[exec.x]\ncommand = [\"/nothing/here\"]\n", "no such file"},
+	} {
+		r.configure(services + tt.config)
+		_, errs, code := r.spad("reload")
+		if code != 2 || !strings.Contains(errs, tt.want) || strings.Contains(errs, "whsec_MfKQ") || strings.Contains(errs, "4711") {
+			t.Errorf("%s: exit code %d, %s", tt.name, code, errs)
+		}
+		if _, errs, code := r.spad("check"); code != 2 || !strings.Contains(errs, tt.want) {
+			t.Errorf("check of %s: exit code %d, %s", tt.name, code, errs)
+		}
+	}
+	r.must("open", "web", "--from", "198.51.100.3")
+	r.eventually("the old one goes on", func() bool { return p.count(event.Opened) == 2 })
+
+	p.answer(http.StatusServiceUnavailable)
+	r.must("open", "web", "--from", "198.51.100.4")
+	r.configure(services)
+	r.must("reload") // gone, with one that waits
+	p.answer(http.StatusOK)
+	r.must("open", "web", "--from", "198.51.100.5")
+	r.configure(services + p.hook(`events = ["closed"]`))
+	r.must("reload")
+	r.eventually("what waited arrives", func() bool { return p.count(event.Opened) == 3 })
+	r.must("close", "--all")
+	r.eventually("all are closed", func() bool { return p.count(event.Closed) == 5 })
+
+	p.answer(http.StatusGone)
+	r.must("open", "web", "--from", "198.51.100.6")
+	r.must("close", "--all")
+	r.eventually("spad knows", func() bool { return strings.Contains(r.log.String(), "(410)") })
+	p.answer(http.StatusOK)
+	r.must("reload") // asks again, though nothing has changed
+	r.eventually("the last arrives", func() bool { return p.count(event.Closed) == 6 })
+	if p.count(event.Opened) != 3 || strings.Contains(r.log.String(), "4711") || strings.Contains(r.log.String(), "whsec_MfKQ") {
+		t.Errorf("%d opened, or the log tells a secret:\n%s", p.count(event.Opened), r.log)
+	}
+}
