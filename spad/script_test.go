@@ -108,10 +108,15 @@ func serveFake(socket string, bus *event.Bus) (stop func() error, err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &fakeDaemon{stop: cancel}
-	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Why: d, Events: bus, Log: slog.New(slog.DiscardHandler)}
+	server := &control.Server{Sessions: d, Devices: d, Daemon: d, Why: d, Events: bus, Metrics: d.metrics, Log: slog.New(slog.DiscardHandler)}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, l) }()
 	return func() error { cancel(); return <-done }, nil
+}
+
+func (d *fakeDaemon) metrics(_ context.Context, w io.Writer) error {
+	_, err := io.WriteString(w, "spad_sessions 1\n")
+	return err
 }
 
 // fakeDaemon has one open door, and makes the same invite for everybody.

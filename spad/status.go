@@ -14,14 +14,20 @@ import (
 
 func statusCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "status",
-		Usage:       "how the daemon is",
-		Description: "Counters that are zero are left out; --json has them all.\n\nExample:\n  spad status",
-		Flags:       []cli.Flag{jsonFlag(), remoteFlag()},
+		Name:  "status",
+		Usage: "how the daemon is",
+		Description: "Counters that are zero are left out; --json has them all. --metrics prints what a collector of metrics reads, in the text\n" +
+			"format of Prometheus.\n\nExample:\n  spad status\n  spad status --metrics >/var/lib/prometheus/node-exporter/spad.prom",
+		Flags: []cli.Flag{
+			jsonFlag(), &cli.BoolFlag{Name: "metrics", Usage: "print numbers for a collector", DisableDefaultText: true}, remoteFlag(),
+		},
 		Action: withArgs(func(c *cli.Context) error {
 			client, err := clientOf(c)
 			if err != nil {
 				return err
+			}
+			if c.Bool("metrics") {
+				return client.Metrics(c.Context, c.App.Writer)
 			}
 			s, err := client.Status(c.Context)
 			if err != nil {

@@ -417,6 +417,9 @@ func (d *described) walk(t *testing.T, f *fake, s *Server, c *http.Client, metho
 	if a.StatusCode != http.StatusOK || !ok {
 		t.Fatalf("status %d of kind %q", a.StatusCode, kind)
 	}
+	if want.Schema.Type == "string" {
+		return // it is text
+	}
 	var got any
 	if err := json.NewDecoder(a.Body).Decode(&got); err != nil {
 		t.Fatal(err)

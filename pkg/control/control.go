@@ -15,6 +15,7 @@
 //	POST   /v1/confirm          -                 nothing (204)
 //	POST   /v1/stop             -                 nothing (204)
 //	GET    /v1/why              -                 Why; the query is device=NAME or address=ADDR
+//	GET    /v1/metrics          -                 numbers for a collector, in the text format of Prometheus
 //	GET    /v1/events           -                 event.Event, one per line, until the daemon stops
 //	GET    /v1/services         -                 [Service, …]
 //	POST   /v1/knock            KnockRequest      KnockAnswer

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -113,6 +114,10 @@ func (f *fake) Why(ctx context.Context, r WhyRequest) (Why, error) {
 func (f *fake) Confirm(ctx context.Context) error { return f.ask(ctx, "confirm") }
 
 func (f *fake) Stop(ctx context.Context) error { return f.ask(ctx, "stop") }
+func (f *fake) Metrics(ctx context.Context, w io.Writer) error {
+	io.WriteString(w, "spad_sessions 3\n")
+	return f.ask(ctx, "metrics")
+}
 
 // server is a running one.
 type server struct {
@@ -123,7 +128,7 @@ type server struct {
 }
 
 func (f *fake) server() *Server {
-	return &Server{Sessions: f, Devices: f, Daemon: f, Why: f, Events: event.NewBus(nil), Log: slog.New(slog.DiscardHandler)}
+	return &Server{Sessions: f, Devices: f, Daemon: f, Why: f, Events: event.NewBus(nil), Metrics: f.Metrics, Log: slog.New(slog.DiscardHandler)}
 }
 
 // serve runs f at l until the test ends or stop is called.

@@ -68,6 +68,7 @@ func (h *handler) calls() map[string]call {
 		"POST /v1/devices":          with(h.addDevice),
 		"DELETE /v1/devices/{name}": h.removeDevice,
 		"POST /v1/invites":          with(h.invite),
+		"GET /v1/metrics":           bare(h.metrics),
 	}
 }
 
@@ -279,6 +280,11 @@ func write(w http.ResponseWriter, code int, v any) {
 		if write(w) != nil {
 			panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
 		}
+		return
+	}
+	if text, ok := v.(metrics); ok {
+		w.Header().Set("Content-Type", metricsType)
+		w.Write(text)
 		return
 	}
 	b, err := json.Marshal(v)

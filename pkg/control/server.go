@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,7 +30,7 @@ const (
 )
 
 // Server answers requests by what the daemon can do. Without Access and TLS it is root alone who may reach its listener.
-// Operations of a part that is nil do not exist; the first four are needed.
+// Operations of a part that is nil do not exist; the first five are needed.
 type Server struct {
 	Sessions Sessions
 	Devices  Devices
@@ -39,9 +40,10 @@ type Server struct {
 	Services Services
 	Knocks   Knocks
 	Remotes  Remotes
-	Access   Access       // who may do what; nil: all may do everything
-	TLS      *tls.Config  // nil: the listener's connections are plain
-	Log      *slog.Logger // nil: slog.Default()
+	Metrics  func(context.Context, io.Writer) error // writes the text format of Prometheus
+	Access   Access                                 // who may do what; nil: all may do everything
+	TLS      *tls.Config                            // nil: the listener's connections are plain
+	Log      *slog.Logger                           // nil: slog.Default()
 }
 
 // Serve answers requests on l until ctx ends, and closes l. Streams end at once then; requests under way have a few

@@ -112,7 +112,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return errors.Join(err, group.Wait())
 	}
 	server := &control.Server{
-		Sessions: d, Devices: d, Daemon: d, Why: d, Services: d, Knocks: d, Remotes: d, Events: d.bus, Log: d.log,
+		Sessions: d, Devices: d, Daemon: d, Why: d, Services: d, Knocks: d, Remotes: d, Events: d.bus, Metrics: d.metrics, Log: d.log,
 	}
 	group.Go(func() error { return d.table.Run(ctx) })
 	group.Go(func() error { return d.heal(ctx) })

@@ -39,6 +39,7 @@ type need struct{ change, manage bool }
 var needs = map[string]need{
 	"GET /v1/openapi.json":      {},
 	"GET /v1/status":            {},
+	"GET /v1/metrics":           {manage: true}, // of all devices and services
 	"GET /v1/services":          {},
 	"GET /v1/sessions":          {},
 	"GET /v1/events":            {},

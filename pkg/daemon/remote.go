@@ -70,7 +70,8 @@ func (d *Daemon) serveRemotes(ctx context.Context) error {
 	}
 	g := guard{d}
 	server := &control.Server{
-		Sessions: g, Devices: g, Daemon: g, Services: g, Knocks: g, Access: g, Events: d.bus, Log: d.log, TLS: tls,
+		Sessions: g, Devices: g, Daemon: g, Services: g, Knocks: g, Access: g, Events: d.bus, Metrics: d.metrics,
+		Log: d.log, TLS: tls,
 	}
 	return server.Serve(ctx, d.remote.listener)
 }

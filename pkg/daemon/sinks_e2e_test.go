@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -269,5 +270,56 @@ func TestSinksAreReloaded(t *testing.T) {
 	r.eventually("the last arrives", func() bool { return p.count(event.Closed) == 6 })
 	if p.count(event.Opened) != 3 || strings.Contains(r.log.String(), "4711") || strings.Contains(r.log.String(), "whsec_MfKQ") {
 		t.Errorf("%d opened, or the log tells a secret:\n%s", p.count(event.Opened), r.log)
+	}
+}
+
+var (
+	helpLine   = regexp.MustCompile(`^# HELP (spad_[a-z_]+) [A-Z].*\.$`)
+	typeLine   = regexp.MustCompile(`^# TYPE (spad_[a-z_]+) (counter|gauge)$`)
+	sampleLine = regexp.MustCompile(`^(spad_[a-z_]+)(\{([a-z]+="[^"\\]*",?)+\})? ([0-9]+)$`)
+)
+
+// The text is what a collector reads: each family in one piece, with help and type, each sample once, counters named so.
+func TestMetrics(t *testing.T) {
+	r := newRig(t, services)
+	p := newPage(r)
+	r.configure(services + p.hook("") + "[exec.true]\ncommand = [\"/bin/true\"]\n")
+	r.start()
+	r.enrol(r.Laptop, "web")
+	r.expectKnock(r.Laptop, 0, "web", "-4")
+	r.expectKnock(r.Laptop, 4, "nas", "-4")
+	r.eventually("all is delivered", func() bool { return p.count(event.KnockRefused) == 1 })
+	text := r.must("status", "--metrics")
+	family, kinds, seen := "", map[string]string{}, map[string]string{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := helpLine.FindStringSubmatch(line); m != nil && kinds[m[1]] == "" {
+			family = m[1]
+		} else if m := typeLine.FindStringSubmatch(line); m != nil && m[1] == family && kinds[family] == "" {
+			kinds[family] = m[2]
+		} else if m := sampleLine.FindStringSubmatch(line); m != nil && m[1] == family && kinds[family] != "" && seen[m[1]+m[2]] == "" {
+			seen[m[1]+m[2]] = m[4]
+		} else {
+			t.Errorf("a collector stumbles over %q", line)
+		}
+	}
+	for name, kind := range kinds {
+		if strings.HasSuffix(name, "_total") != (kind == "counter") {
+			t.Errorf("%s is a %s", name, kind)
+		}
+	}
+	for sample, want := range map[string]string{
+		"spad_sessions": "1", "spad_devices": "1", "spad_services": "2", "spad_knocks_denied_total": "1",
+		`spad_events_total{kind="opened"}`: "1", `spad_events_total{kind="knock_refused"}`: "1",
+		`spad_events_total{kind="moved"}`: "0", `spad_packets_refused_total{reason="gate"}`: "0",
+		`spad_webhook_up{webhook="page"}`: "1", `spad_webhook_lost_events_total{webhook="page"}`: "0",
+		`spad_webhook_delivered_total{webhook="page"}`: "5", `spad_exec_failed_total{exec="true"}`: "0",
+	} {
+		if seen[sample] != want {
+			t.Errorf("%s is %q, want %s", sample, seen[sample], want)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
 	}
 }
