@@ -33,6 +33,7 @@ var imports = map[string][]string{
 	// Sinks apart from pkg/event, so that who publishes does not link what they need.
 	"pkg/event/outbox":  {"pkg/event"},
 	"pkg/event/hook":    {"pkg/event"},
+	"pkg/event/journal": {"pkg/event"},
 	"pkg/event/webhook": {"keys", "pkg/event/outbox"},
 	"pkg/device":        {"keys", "pkg/wire"},
 	"pkg/policy":        {"pkg/wire"},
@@ -59,8 +60,7 @@ var imports = map[string][]string{
 	"pkg/firewall/foreign":      {"pkg/firewall/iptables"}, // which has the program that lists legacy tables
 	"pkg/firewall/firewalltest": {"pkg/firewall"},
 	"spad": {
-		"keys", "pkg/wire", "pkg/event", "pkg/device", "pkg/config", "pkg/control", "pkg/daemon", "pkg/doctor",
-		"pkg/remote",
+		"keys", "pkg/wire", "pkg/event", "pkg/event/journal", "pkg/device", "pkg/config", "pkg/control", "pkg/daemon", "pkg/doctor",
 	},
 	"knock": {"keys", "pkg/wire", "pkg/client"},
 }
@@ -74,7 +74,7 @@ var onlyIn = map[string][]string{
 	"github.com/google/nftables/":    {"pkg/firewall/nftables", "pkg/firewall/foreign", "pkg/firewall/firewalltest"},
 	"github.com/google/gopacket/":    {"pkg/capture"},
 	"github.com/coreos/go-iptables/": {"pkg/firewall/iptables"},
-	"github.com/coreos/go-systemd/":  {"pkg/daemon"},
+	"github.com/coreos/go-systemd/":  {"pkg/daemon", "pkg/event/journal"},
 	"log":                            {}, // log/slog it is
 	"math/rand":                      {},
 	"math/rand/v2":                   {"pkg/client", "pkg/event/webhook"}, // jitter of retries; keys come from crypto/rand

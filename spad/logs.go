@@ -5,9 +5,12 @@ import (
 	"io"
 	"log/slog"
 	"sync/atomic"
+
+	"spad/pkg/event/journal"
 )
 
-// logs writes log lines as text or as JSON, and can change from one to the other while they are written.
+// logs writes log lines to stderr as text or as JSON, and can change from one to the other while they are written. If that leads
+// to systemd's journal, what is not JSON has fields there.
 type logs struct {
 	text, json slog.Handler
 	asJSON     *atomic.Bool
@@ -15,6 +18,9 @@ type logs struct {
 
 func newLogs(w io.Writer, asJSON bool) *logs {
 	l := &logs{text: slog.NewTextHandler(w, nil), json: slog.NewJSONHandler(w, nil), asJSON: &atomic.Bool{}}
+	if journal.Stderr() {
+		l.text = journal.New(l.text)
+	}
 	l.format(asJSON)
 	return l
 }
