@@ -80,10 +80,11 @@ var onlyIn = map[string][]string{
 	"math/rand/v2":                   {"pkg/client", "pkg/event/webhook"}, // jitter of retries; keys come from crypto/rand
 
 	// What tests are made of. The laboratory is made for tests, and nothing else may import it.
-	"testing/":                         {"pkg/firewall/firewalltest"},
-	"go.uber.org/goleak":               {"pkg/firewall/firewalltest"},
-	"github.com/google/go-cmp/":        {},
-	"github.com/rogpeppe/go-internal/": {},
+	"testing/":                               {"pkg/firewall/firewalltest"},
+	"go.uber.org/goleak":                     {"pkg/firewall/firewalltest"},
+	"github.com/google/go-cmp/":              {},
+	"github.com/rogpeppe/go-internal/":       {},
+	"github.com/santhosh-tekuri/jsonschema/": {},
 }
 
 // noFrameworks are what no test may import either: a test says in Go what it wants.

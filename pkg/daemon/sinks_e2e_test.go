@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"spad/keys"
 	"spad/pkg/event"
@@ -69,6 +71,31 @@ func (p *page) start() {
 func (p *page) stop() {
 	p.server.CloseClientConnections()
 	p.server.Close()
+}
+
+// valid holds everything that arrived against the schema.
+func (p *page) valid() {
+	p.r.t.Helper()
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	s, err := c.Compile("../../contrib/events.schema.json")
+	if err != nil {
+		p.r.t.Fatal(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.bodies) == 0 {
+		p.r.t.Error("nothing arrived")
+	}
+	for _, body := range p.bodies {
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+		if err == nil {
+			err = s.Validate(v)
+		}
+		if err != nil {
+			p.r.t.Errorf("%s: %v", body, err)
+		}
+	}
 }
 
 func (p *page) ServeHTTP(w http.ResponseWriter, q *http.Request) {
@@ -172,6 +199,7 @@ func TestEventsReachThePage(t *testing.T) {
 	if err != nil || string(text) != "opened laptop web\nclosed laptop web\n" {
 		t.Errorf("%q, %v", text, err)
 	}
+	p.valid()
 }
 
 // Nothing is lost or comes twice while nobody takes it and spad is killed.
@@ -218,6 +246,7 @@ func TestEventsOutliveKills(t *testing.T) {
 	if n := p.count(event.Started); n != kills+1 {
 		t.Errorf("started %d times", n)
 	}
+	p.valid()
 }
 
 // A reload changes who is told, or keeps all as it is and says why. What waits is kept.
