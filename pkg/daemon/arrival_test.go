@@ -47,6 +47,7 @@ func (s *stopwatch) Open(doors ...firewall.Door) error {
 // loopback, for another address every time.
 type arrivals struct {
 	watch  *stopwatch
+	bus    *event.Bus
 	conn   net.Conn
 	sealer *wire.Sealer
 	by     keys.DeviceSecret
@@ -106,6 +107,7 @@ func (a *arrivals) run(b *testing.B, o Options) uint16 {
 	b.Helper()
 	d := &Daemon{o: o, log: o.Log, bus: event.NewBus(o.Log), started: time.Now(), queue: make(chan job, queueLength)}
 	d.cfg.Store(o.Config)
+	a.bus = d.bus
 	closers := &closers{}
 	b.Cleanup(func() { closers.close() })
 	if err := d.prepare(closers); err != nil {
