@@ -131,6 +131,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	d.ready("")
 	err = group.Wait()
 	d.bus.Publish(event.Event{Kind: event.Stopped})
+	err = errors.Join(err, d.sinks.close())
 	flushed, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	return errors.Join(err, d.bus.Flush(flushed))
@@ -147,7 +148,7 @@ func (d *Daemon) prepare(c *closers) (err error) {
 		return err
 	}
 	c.add(d.store.Close)
-	if d.sinks, err = openSinks(cfg, d.o.StateDir, d.o.Version, d.bus, d.log); err != nil {
+	if d.sinks, err = openSinks(cfg, d.o.StateDir, d.o.Version, d.bus); err != nil {
 		return err
 	}
 	c.add(d.sinks.close)

@@ -30,9 +30,9 @@ const maxCA = 4 << 20
 // sinks are the webhooks and programs that are told of events.
 type sinks struct {
 	bus   *event.Bus
-	dir   string // of the outboxes, one folder each
-	agent string // how webhooks call themselves
-	log   *slog.Logger
+	dir   string          // of the outboxes, one folder each
+	agent string          // how webhooks call themselves
+	log   *slog.Logger    // that nobody waits for: who holds a lock of ours may be about to open a door
 	grace context.Context // ends when hooks must be done
 	end   context.CancelFunc
 	tasks sync.WaitGroup
@@ -123,9 +123,9 @@ func readWebhook(cfg *config.Config, w config.Webhook) (f webhookFiles, err erro
 }
 
 // openSinks starts what a configuration wants.
-func openSinks(cfg *config.Config, state, version string, bus *event.Bus, log *slog.Logger) (*sinks, error) {
+func openSinks(cfg *config.Config, state, version string, bus *event.Bus) (*sinks, error) {
 	s := &sinks{
-		bus: bus, dir: filepath.Join(state, "outbox"), agent: "spad/" + version, log: log,
+		bus: bus, dir: filepath.Join(state, "outbox"), agent: "spad/" + version, log: bus.Log(),
 		webhooks: map[string]*webhookSink{}, hooks: map[string]*hookSink{},
 	}
 	s.grace, s.end = context.WithCancel(context.Background())

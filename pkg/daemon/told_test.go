@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"io"
-	"log/slog"
 	"net"
 	"testing"
 	"time"
@@ -36,7 +35,7 @@ func BenchmarkTold(b *testing.B) {
 		}},
 		Execs: []config.Exec{{Name: "sleep", Command: []string{"/bin/sleep", "600"}, Events: event.Kinds(), Timeout: time.Hour}},
 	}
-	s := must(openSinks(cfg, b.TempDir(), "test", a.bus, slog.New(slog.DiscardHandler)))
+	s := must(openSinks(cfg, b.TempDir(), "test", a.bus))
 	b.Cleanup(func() { s.close() })
 	page, sleep := s.webhooks["page"], s.hooks["sleep"]
 	const turn = 20 // so that few are slowed down by what was written for the others

@@ -106,6 +106,14 @@ func (b *Bus) Dropped() uint64 { return b.dropped.Load() }
 // Strangers returns how many refusals without a device were counted and handed to nobody.
 func (b *Bus) Strangers() uint64 { return b.strangers.Load() }
 
+// Log returns the bus's log for those who must not wait for it, such as sinks: lines stand in one queue with events.
+func (b *Bus) Log() *slog.Logger {
+	if b == nil || b.log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(queued{b.log, b.log.log})
+}
+
 // Flush waits until the log holds everything published before, or ctx ends. Call it last thing before the program does.
 func (b *Bus) Flush(ctx context.Context) error {
 	if b == nil || b.log == nil {

@@ -45,6 +45,7 @@ type logSink struct {
 }
 
 type line struct {
+	log   *slog.Logger
 	at    slog.Level
 	msg   string
 	attrs []slog.Attr
@@ -65,7 +66,7 @@ func (l *logSink) take(e Event) {
 		return
 	}
 	if l.room() {
-		l.push(line{level, e.Kind.Text(), e.LogAttrs()})
+		l.push(line{l.log, level, e.Kind.Text(), e.LogAttrs()})
 	}
 }
 
@@ -92,7 +93,7 @@ func (l *logSink) summarise() {
 		if n, burst := l.repeats[r], bursts[r.kind]; n > burst {
 			attrs := []slog.Attr{slog.String("device", r.device), slog.Uint64("suppressed", n-burst)}
 			if l.room() {
-				l.push(line{r.kind.level(), r.kind.Text() + " more often", attrs})
+				l.push(line{l.log, r.kind.level(), r.kind.Text() + " more often", attrs})
 			}
 		}
 	}
@@ -136,12 +137,42 @@ func (l *logSink) write() {
 		}
 		l.mu.Unlock()
 		for _, n := range lines {
-			l.log.LogAttrs(context.Background(), n.at, n.msg, n.attrs...)
+			n.log.LogAttrs(context.Background(), n.at, n.msg, n.attrs...)
 		}
 		if lost > 0 {
 			l.log.Warn("log too slow, events not written", "lost", lost)
 		}
 	}
+}
+
+// queued is a slog.Handler whose lines wait in the log's queue, for those who must not wait for the log.
+type queued struct {
+	sink *logSink
+	log  *slog.Logger
+}
+
+func (q queued) Enabled(ctx context.Context, l slog.Level) bool { return q.log.Enabled(ctx, l) }
+
+func (q queued) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return queued{q.sink, slog.New(q.log.Handler().WithAttrs(attrs))}
+}
+
+func (q queued) WithGroup(name string) slog.Handler {
+	return queued{q.sink, slog.New(q.log.Handler().WithGroup(name))}
+}
+
+func (q queued) Handle(_ context.Context, r slog.Record) error {
+	attrs := make([]slog.Attr, 0, r.NumAttrs())
+	r.Attrs(func(a slog.Attr) bool {
+		attrs = append(attrs, a)
+		return true
+	})
+	q.sink.mu.Lock()
+	defer q.sink.mu.Unlock()
+	if q.sink.room() {
+		q.sink.push(line{q.log, r.Level, r.Message, attrs})
+	}
+	return nil
 }
 
 // flush writes the summary of the running window too.

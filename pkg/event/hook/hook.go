@@ -38,7 +38,7 @@ type Options struct {
 	Command []string      // the absolute path of the program, and its arguments
 	Kinds   []event.Kind  // events it is run for
 	Timeout time.Duration // of one run
-	Log     *slog.Logger  // nil for nothing
+	Log     *slog.Logger  // it must not block; nil for nothing
 }
 
 // Hook runs a program. It is an event.Sink.

@@ -48,7 +48,7 @@ type Options struct {
 	Kinds     []event.Kind // what Take takes; the others are passed over
 	MaxEvents int          // that wait; 0 is the default
 	MaxBytes  int64        // of those; 0 is the default
-	Log       *slog.Logger // what an operator should know; nil for nothing
+	Log       *slog.Logger // what an operator should know; it must not block; nil for nothing
 }
 
 // Outbox is a durable queue of events. It is safe for concurrent use, but a folder has one at a time.

@@ -49,7 +49,7 @@ type Options struct {
 	Roots   *x509.CertPool // who may vouch for the receiver; nil: the system's
 	Timeout time.Duration  // of one attempt
 	Outbox  *outbox.Outbox
-	Log     *slog.Logger // nil for nothing
+	Log     *slog.Logger // it must not block; nil for nothing
 	Agent   string       // User-Agent
 
 	pace pace // for tests; its zero value is the default
