@@ -113,6 +113,9 @@ func (s *sinks) metrics(x exposition) {
 	family("spad_webhook_waiting_events", gauge, "Events that the receiver has not taken yet.", func(w *webhookSink) uint64 {
 		return uint64(w.box.Stats().Waiting)
 	})
+	family("spad_webhook_unstored_events", gauge, "Of those, events that are not safe on disk yet.", func(w *webhookSink) uint64 {
+		return uint64(w.box.Stats().Unstored)
+	})
 	family("spad_webhook_outbox_bytes", gauge, "Disk that the outbox takes.", func(w *webhookSink) uint64 {
 		return uint64(w.box.Stats().Disk)
 	})

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,8 +23,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/sync/errgroup"
 
 	"spad/keys"
+	"spad/pkg/control"
 	"spad/pkg/event"
 )
 
@@ -35,12 +38,16 @@ type page struct {
 	server *httptest.Server
 	addr   string
 
-	mu     sync.Mutex
-	status int
-	ids    map[string]bool
-	events []event.Event
-	bodies [][]byte
+	mu       sync.Mutex
+	status   int
+	ids      map[string]bool
+	repeated int
+	events   []event.Event
+	bodies   [][]byte
 }
+
+// slow is the status of a page that answers when nobody waits any more.
+const slow = -1
 
 func newPage(r *rig) *page {
 	p := &page{r: r, status: http.StatusOK, ids: map[string]bool{}, addr: "127.0.0.1:0"}
@@ -112,7 +119,27 @@ func (p *page) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	if w.WriteHeader(p.status); p.status != http.StatusOK || p.ids[id] {
+	switch p.status {
+	case slow:
+		defer func() { // it has the event, and nobody hears that
+			p.mu.Unlock()
+			select {
+			case <-q.Context().Done():
+			case <-time.After(5 * time.Second):
+			}
+			p.mu.Lock()
+		}()
+	case http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", "1")
+		fallthrough
+	default:
+		w.WriteHeader(p.status)
+	}
+	if p.status != http.StatusOK && p.status != slow {
+		return
+	}
+	if p.ids[id] {
+		p.repeated++
 		return
 	}
 	p.ids[id] = true
@@ -247,6 +274,109 @@ func TestEventsOutliveKills(t *testing.T) {
 		t.Errorf("started %d times", n)
 	}
 	p.valid()
+}
+
+// Ten thousand events pass while the page fails in every way and spad is killed: all arrive, each session's in order, each once.
+func TestTenThousandEvents(t *testing.T) {
+	r := newRig(t, services)
+	p := newPage(r)
+	r.configure(services + p.hook("timeout = \"1s\""))
+	r.start()
+	client := control.NewClient(r.dir + "/spad.sock")
+	const doors = 850 // in each phase
+	last := []string(nil)
+	for phase, bad := range [][]int{
+		{http.StatusInternalServerError, http.StatusBadRequest}, {slow, http.StatusTooManyRequests}, {0, http.StatusFound}, {http.StatusOK, 0},
+	} {
+		p.misbehave(bad[0])
+		ids := r.open(client, phase*doors, doors)
+		p.behave(bad[0])
+		before := len(p.kinds(""))
+		r.must("reload")
+		r.eventually("some arrive", func() bool { return len(p.kinds("")) > before })
+		p.misbehave(bad[1])
+		r.close(client, last)
+		last = ids
+		r.eventually("all is on disk", func() bool {
+			return strings.Contains(r.must("status", "--metrics"), "spad_webhook_unstored_events{webhook=\"page\"} 0\n")
+		})
+		r.kill(syscall.SIGKILL)
+		p.behave(bad[1])
+		r.start()
+	}
+	r.close(client, last)
+	for deadline := time.Now().Add(time.Minute); p.count(event.Closed) < 4*doors && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	}
+	bySession := map[string][]event.Kind{}
+	for _, e := range p.events {
+		bySession[e.Session] = append(bySession[e.Session], e.Kind)
+	}
+	want := []event.Kind{event.Opened, event.Renewed, event.Restored, event.Closed}
+	for s, kinds := range bySession {
+		if s != "" && !slices.Equal(kinds, want) {
+			t.Errorf("session %s: %v", s, kinds)
+		}
+	}
+	if len(bySession) != 4*doors+1 || len(p.events) < 10_000 {
+		t.Errorf("%d sessions, %d events", len(bySession)-1, len(p.events))
+	}
+	t.Logf("%d events, %d of them repeated under the same id", len(p.events), p.repeated)
+	p.valid()
+}
+
+// misbehave makes the page answer with a status from now on; 0 is that nobody is there.
+func (p *page) misbehave(how int) {
+	if how == 0 {
+		p.stop()
+		return
+	}
+	p.answer(how)
+}
+
+// behave makes it good again.
+func (p *page) behave(how int) {
+	if how == 0 {
+		p.start()
+	}
+	p.answer(http.StatusOK)
+}
+
+// each calls f for each of n things, eight at once.
+func (r *rig) each(n int, f func(i int) error) {
+	r.t.Helper()
+	var group errgroup.Group
+	group.SetLimit(8)
+	for i := range n {
+		group.Go(func() error { return f(i) })
+	}
+	if err := group.Wait(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// open opens n doors and renews them.
+func (r *rig) open(c *control.Client, first, n int) (ids []string) {
+	r.t.Helper()
+	ids = make([]string, n)
+	r.each(n, func(i int) error {
+		q := control.OpenRequest{Service: "web", From: netip.AddrFrom4([4]byte{198, 18, byte((first + i) >> 8), byte(first + i)})}
+		s, err := c.Open(r.t.Context(), q)
+		if err == nil {
+			_, err = c.Open(r.t.Context(), q)
+		}
+		ids[i] = s.ID
+		return err
+	})
+	return ids
+}
+
+// close shuts doors.
+func (r *rig) close(c *control.Client, ids []string) {
+	r.t.Helper()
+	r.each(len(ids), func(i int) error {
+		_, err := c.Close(r.t.Context(), control.CloseRequest{ID: ids[i]})
+		return err
+	})
 }
 
 // A reload changes who is told, or keeps all as it is and says why. What waits is kept.

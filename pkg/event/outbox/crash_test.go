@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -180,4 +181,31 @@ func BenchmarkTake(b *testing.B) {
 	for b.Loop() {
 		box.Take(e)
 	}
+}
+
+// BenchmarkOpen is what a start costs with a full outbox: 100,000 events, each of a session of its own.
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	box := open(b, Options{Dir: dir})
+	for i := range DefaultMaxEvents {
+		box.Take(event.Event{Kind: event.Opened, Device: "laptop", Service: "nas", Session: fmt.Sprint("s", i), Source: "192.0.2.1"})
+	}
+	if err := box.Flush(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	box.Close()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for b.Loop() {
+		var err error
+		if box, err = Open(Options{Dir: dir}); err != nil {
+			b.Fatal(err)
+		}
+		box.Close()
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB")
+	b.ReportMetric(float64(box.Stats().Disk)/1e6, "MB-disk")
 }

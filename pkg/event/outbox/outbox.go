@@ -76,13 +76,14 @@ type Outbox struct {
 
 // Stats say how an outbox is.
 type Stats struct {
-	Waiting int    // events that are not done, on disk or about to be
-	Bytes   int64  // of those
-	Stored  uint64 // events made durable since Open
-	Done    uint64 // since Open
-	Lost    uint64 // refused since Open because the outbox was full
-	Disk    int64  // bytes of all segments
-	Failing bool   // the disk can't be written
+	Waiting  int    // events that are not done, on disk or about to be
+	Unstored int    // of those, not durable yet
+	Bytes    int64  // of all that wait
+	Stored   uint64 // events made durable since Open
+	Done     uint64 // since Open
+	Lost     uint64 // refused since Open because the outbox was full
+	Disk     int64  // bytes of all segments
+	Failing  bool   // the disk can't be written
 }
 
 // item is an event that was taken and is not durable yet.
@@ -216,7 +217,9 @@ func (b *Outbox) nudge() {
 func (b *Outbox) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.stats
+	s := b.stats
+	s.Unstored = len(b.taken) + b.writer.inHand
+	return s
 }
 
 // id is the name of an event, for ever: that of the outbox and its number there.

@@ -281,6 +281,9 @@ func TestDiskFails(t *testing.T) {
 	}
 	for ; !b.Stats().Failing; time.Sleep(time.Millisecond) {
 	}
+	if s := b.Stats(); s.Waiting != 3 || s.Unstored != 3 || s.Stored != 0 {
+		t.Errorf("%+v", s)
+	}
 	if err := os.Rename(dir+"-", dir); err != nil {
 		t.Fatal(err)
 	}
