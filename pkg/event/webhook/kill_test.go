@@ -213,7 +213,9 @@ func (r *receiver) start() {
 		r.t.Error(err)
 		return
 	}
-	r.addr = l.Addr().String()
+	if r.addr == "" { // later ones are the same, and others read it meanwhile
+		r.addr = l.Addr().String()
+	}
 	s := httptest.NewUnstartedServer(r)
 	s.Listener.Close()
 	s.Listener = l
