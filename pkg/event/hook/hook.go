@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -73,26 +72,6 @@ func New(o Options) *Hook {
 		h.kinds[k] = true
 	}
 	return h
-}
-
-// Check says what is wrong with a program: whoever may change it would be who spad runs as.
-func Check(program string) error {
-	info, err := os.Stat(program)
-	if err != nil {
-		return err
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	switch mode := info.Mode(); {
-	case !mode.IsRegular():
-		return fmt.Errorf("%q is no program", program)
-	case mode&0o111 == 0:
-		return fmt.Errorf("%q may not be executed; mend it with: chmod +x", program)
-	case mode&0o022 != 0:
-		return fmt.Errorf("%q may be changed by others; mend it with: chmod go-w", program)
-	case ok && st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return fmt.Errorf("%q belongs to user %d, who could make spad run anything; mend it with: chown root", program, st.Uid)
-	}
-	return nil
 }
 
 // Take implements event.Sink.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -184,6 +185,11 @@ func TestEndWithoutGrace(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	good := script(t, "")
+	link, open := filepath.Join(t.TempDir(), "link"), filepath.Join(t.TempDir(), "open")
+	if err := errors.Join(os.Symlink(good, link), os.Mkdir(open, 0o700), os.Symlink(good, filepath.Join(open, "link")),
+		os.WriteFile(filepath.Join(open, "program"), nil, 0o700), os.Chmod(open, 0o777)); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name, path, want string
 		mode             os.FileMode
@@ -191,6 +197,10 @@ func TestCheck(t *testing.T) {
 		{"good", good, "", 0o755},
 		{"not to be executed", good, "chmod +x", 0o644},
 		{"others may change it", good, "chmod go-w", 0o757},
+		{"by a link", link, "", 0o755},
+		{"by a link, others may change it", link, "chmod go-w", 0o775},
+		{"in a folder of others", filepath.Join(open, "program"), "/open\" may be changed by others", 0},
+		{"by a link in a folder of others", filepath.Join(open, "link"), "/open\" may be changed by others", 0o755},
 		{"a folder", filepath.Dir(good), "no program", 0},
 		{"none", good + "-", "no such file", 0},
 	} {
