@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"spad/pkg/event"
@@ -18,7 +19,7 @@ const lostKind = event.EventsLost
 
 // load reads all segments. It changes nothing but makes the folder if there is none.
 func (b *Outbox) load() error {
-	if err := os.Mkdir(b.o.Dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := makeDir(b.o.Dir); err != nil {
 		return err
 	}
 	w := &b.writer
@@ -47,6 +48,22 @@ func (b *Outbox) load() error {
 	}
 	b.stats.Disk = w.disk()
 	return nil
+}
+
+// makeDir makes the folder if there is none, and its name last: a power cut that took it would take all that is in it. The folder
+// above may be as new.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	above := filepath.Dir(dir)
+	for _, d := range []string{above, filepath.Dir(above)} {
+		if err == nil {
+			err = syncDir(d)
+		}
+	}
+	return err
 }
 
 // found is an event that was read.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // segmentSize is how long a segment grows before the next one is begun, in bytes.
@@ -193,7 +194,11 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	err = f.Sync()
+	if errors.Is(err, syscall.EINVAL) { // a file system that can't sync a folder
+		err = nil
+	}
+	return errors.Join(err, f.Close())
 }
 
 // leftover says whether a segment has bytes behind its last whole record that are not just zeroes, which some file systems

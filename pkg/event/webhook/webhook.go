@@ -92,7 +92,9 @@ func New(o Options) *Webhook {
 			MaxResponseHeaderBytes: 64 << 10,
 			IdleConnTimeout:        90 * time.Second,
 			DisableCompression:     true,
-			ForceAttemptHTTP2:      true,
+			// No HTTP/2: one connection for all that has died without a word would time every attempt out until TCP
+			// notices, which takes a quarter of an hour. Of HTTP/1.1 an attempt that times out takes its own with it.
+			ForceAttemptHTTP2: false,
 		},
 	}}
 }

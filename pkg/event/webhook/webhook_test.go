@@ -48,7 +48,7 @@ type rig struct {
 	end func()
 }
 
-func newRig(t *testing.T, dir string, o Options, answer http.RoundTripper) *rig {
+func newRig(t testing.TB, dir string, o Options, answer http.RoundTripper) *rig {
 	t.Helper()
 	box, err := outbox.Open(outbox.Options{Dir: dir, Kinds: event.Kinds()})
 	if err != nil {
@@ -351,6 +351,35 @@ func TestOverTLS(t *testing.T) {
 			if arrived := hits.Load() > before; arrived != (tt.want == "") || !strings.Contains(r.log.String(), tt.want) {
 				t.Errorf("arrived: %v, log: %s", arrived, r.log)
 			}
+			r.end()
+		})
+	}
+}
+
+// BenchmarkDeliver is how fast events go out to a receiver on the same machine, over TLS.
+func BenchmarkDeliver(b *testing.B) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
+		if q.ProtoMajor != 1 {
+			b.Error(q.Proto)
+		}
+	}))
+	defer s.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	for name, session := range map[string]func(int) string{
+		"one session":   func(int) string { return "" },
+		"many sessions": func(i int) string { return fmt.Sprint(i) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			r := newRig(b, b.TempDir(), Options{URL: s.URL, Roots: roots}, nil)
+			b.ResetTimer()
+			for i := range b.N {
+				r.publish(session(i))
+			}
+			for r.box.Stats().Waiting > 0 {
+				<-time.After(time.Millisecond)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 			r.end()
 		})
 	}
