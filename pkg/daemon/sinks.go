@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -102,7 +103,11 @@ func planSinks(cfg *config.Config) (p sinkPlan, err error) {
 func readWebhook(cfg *config.Config, w config.Webhook) (f webhookFiles, err error) {
 	f.Webhook, f.secret = w, w.Secret
 	if w.SecretFile != "" {
-		if f.secret, err = keys.ReadWebhookFile(w.SecretFile); err != nil {
+		f.secret, err = keys.ReadWebhookFile(w.SecretFile)
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w; give it to the user that spad runs as, for the service: chown spad %s", err, w.SecretFile)
+		}
+		if err != nil {
 			return f, err
 		}
 	} else if info, err := os.Stat(cfg.Path); err == nil && info.Mode().Perm()&0o077 != 0 {
