@@ -17,7 +17,7 @@ TOOLS   := go cc ip nft iptables-nft ufw unshare # what the tests run
 SCRIPTS := contrib/setup.sh contrib/figures.sh .ci/run $(wildcard contrib/cross/*.sh contrib/demo/*.sh contrib/systemd/*.sh contrib/openwrt/*.sh)
 # What install puts where, besides the programs.
 TO   := $(DESTDIR)$(PREFIX)
-DOCS := README.md PROTOCOL.md SECURITY.md CHANGELOG.md LICENSE pkg/config/reference.toml contrib/systemd/iptables.conf
+DOCS := README.md PROTOCOL.md SECURITY.md EVENTS.md CHANGELOG.md LICENSE pkg/config/reference.toml contrib/events.schema.json contrib/systemd/iptables.conf
 
 FUZZTIME  ?= 5s
 BENCHTIME ?= 1s

@@ -64,6 +64,10 @@ container() {
 
 		[service.nas]
 		forward = { port = "tcp/7890", to = "192.168.1.50:80" }
+
+		[exec.note]
+		command = ["/usr/bin/tee", "-a", "/var/lib/spad/events"]
+		events = ["opened"]
 	END
 	# What is in the firewall when the network may begin is written down then.
 	cat >"$root/etc/systemd/system/network-begins.service" <<-'END'
@@ -171,6 +175,10 @@ line=$(there spad invite laptop --allow ssh,nas --no-qr)
 knock enroll "$line" >/dev/null
 works
 say "  nftables: a knock opens a door, with CAP_NET_ADMIN alone"
+until_true "a program is run for events" there grep '"kind":"opened","device":"laptop"' /var/lib/spad/events
+until_true "the journal has fields" there sh -c \
+	'journalctl --sync; journalctl --quiet --no-pager --unit spad SPAD_KIND=opened SPAD_DEVICE=laptop | grep "opened device=laptop service=ssh"'
+say "  the door is in the journal, with fields, and a program was run for it"
 
 there systemctl reload spad || fail "reload"
 echo 'nonsense = 1' >>"$root/etc/spad/spad.toml"

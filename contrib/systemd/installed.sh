@@ -21,10 +21,12 @@ want() {
 		644 $1/lib/sysusers.d/spad.conf
 		644 $1/lib/tmpfiles.d/spad.conf
 		644 $1/share/doc/spad/CHANGELOG.md
+		644 $1/share/doc/spad/EVENTS.md
 		644 $1/share/doc/spad/LICENSE
 		644 $1/share/doc/spad/PROTOCOL.md
 		644 $1/share/doc/spad/README.md
 		644 $1/share/doc/spad/SECURITY.md
+		644 $1/share/doc/spad/events.schema.json
 		644 $1/share/doc/spad/iptables.conf
 		644 $1/share/doc/spad/reference.toml
 		755 $1/bin/knock
