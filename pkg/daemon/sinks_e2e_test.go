@@ -435,6 +435,35 @@ func TestSinksAreReloaded(t *testing.T) {
 	}
 }
 
+// A trial that nobody confirms is reverted, also if the old configuration's webhook lacks its secret meanwhile.
+func TestRevertNeedsNoWebhook(t *testing.T) {
+	r := newRig(t, services)
+	p := newPage(r)
+	secret := filepath.Join(r.dir, "page.secret")
+	if err := os.WriteFile(secret, []byte(webhookSecret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := strings.Replace(p.hook(""), fmt.Sprintf("secret = %q", webhookSecret), `secret_file = "page.secret"`, 1)
+	r.configure(services + old)
+	r.start()
+	web, _, _ := strings.Cut(services, "[service.nas]")
+	r.configure(web)
+	r.must("reload", "--trial", "2s")
+	if err := os.Remove(secret); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := r.spad("open", "nas", "--from", "198.51.100.1"); code == 0 {
+		t.Fatalf("the trial has changed nothing: %s", errs)
+	}
+	r.eventually("the old configuration is in force again", func() bool {
+		_, _, code := r.spad("open", "nas", "--from", "198.51.100.1")
+		return code == 0
+	})
+	if !strings.Contains(r.log.String(), "who is told of events stays as on trial") {
+		t.Errorf("the log does not say so:\n%s", r.log)
+	}
+}
+
 var (
 	helpLine   = regexp.MustCompile(`^# HELP (spad_[a-z_]+) [A-Z].*\.$`)
 	typeLine   = regexp.MustCompile(`^# TYPE (spad_[a-z_]+) (counter|gauge)$`)
