@@ -61,6 +61,7 @@ var imports = map[string][]string{
 	"pkg/firewall/firewalltest": {"pkg/firewall"},
 	"spad": {
 		"keys", "pkg/wire", "pkg/event", "pkg/event/journal", "pkg/device", "pkg/config", "pkg/control", "pkg/daemon", "pkg/doctor",
+		"pkg/remote",
 	},
 	"knock": {"keys", "pkg/wire", "pkg/client"},
 }

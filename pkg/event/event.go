@@ -51,8 +51,8 @@ const (
 func Kinds() []Kind {
 	return []Kind{
 		Started, Stopped, Reloaded, ReloadFailed, KnockAccepted, KnockRefused, Opened, Renewed, Moved, Closed, Expired, Restored,
-		DeviceEnrolled, DeviceAdded, DeviceRemoved, InviteCreated, BackendFailed, BackendHealed, JournalFailed, SocketLost,
-		SocketHealed, EventsLost,
+		DeviceEnrolled, DeviceAdded, DeviceRemoved, InviteCreated, RemoteAdded, RemoteJoined, RemoteRemoved, KnockRelayed,
+		BackendFailed, BackendHealed, JournalFailed, SocketLost, SocketHealed, EventsLost,
 	}
 }
 

@@ -48,6 +48,8 @@ func examples() map[Kind]Event {
 		KnockRefused: {Device: "laptop", Source: "192.0.2.1", Reason: "replayed"},
 		Started:      {}, Stopped: {}, Reloaded: {}, ReloadFailed: why, BackendFailed: why, BackendHealed: why, JournalFailed: why,
 		SocketLost: {}, SocketHealed: {}, DeviceEnrolled: {Device: "laptop"}, DeviceAdded: operator, DeviceRemoved: operator,
+		RemoteAdded: {Remote: "web", By: "operator", TTL: time.Minute}, RemoteJoined: {Remote: "web", Source: "192.0.2.1"},
+		RemoteRemoved: {Remote: "web", By: "operator"}, KnockRelayed: {Device: "laptop", Source: "192.0.2.1", By: "remote web"},
 		InviteCreated: {Device: "laptop", By: "operator", TTL: time.Minute}, EventsLost: {Lost: 7, Reason: "the outbox was full"},
 	}
 }

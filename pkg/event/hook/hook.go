@@ -188,6 +188,7 @@ func environment(e event.Event) []string {
 	add("FROM", e.From)
 	add("REASON", e.Reason)
 	add("BY", e.By)
+	add("REMOTE", e.Remote)
 	if e.TTL != 0 {
 		add("TTL", strconv.FormatFloat(e.TTL.Seconds(), 'f', -1, 64))
 	}
