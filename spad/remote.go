@@ -150,6 +150,9 @@ func remoteRemove() *cli.Command {
 			if err != nil {
 				return err
 			}
+			if gone.Manage {
+				fmt.Fprintf(c.App.ErrWriter, "spad: %s could manage devices: see spad device list for any that it added, which go on\n", gone.Name)
+			}
 			_, err = fmt.Fprintf(c.App.Writer, "removed %s\n", gone.Name)
 			return err
 		}),

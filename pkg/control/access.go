@@ -30,6 +30,9 @@ func (g gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	if e.Caller == nil { // who joins is nobody yet, and may not keep the place
+		w.Header().Set("Connection", "close")
+	}
 	e.peer = peer
 	g.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), entryKey{}, e)))
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"spad/keys"
 	"spad/pkg/config"
@@ -130,7 +131,7 @@ func grants(rules *policy.Rules, allow []string, service string) bool {
 }
 
 // shows says which events a remote sees: those of its services; what happens to devices if it manages them; what happens
-// to other remotes never; and how the daemon is.
+// to other remotes never; and how the daemon is, but not why something failed.
 func (g guard) shows(rights remote.Rights, e event.Event) bool {
 	switch {
 	case e.Service != "":
@@ -140,7 +141,7 @@ func (g guard) shows(rights remote.Rights, e event.Event) bool {
 	case e.Device != "":
 		return rights.Manage
 	}
-	return true
+	return e.Reason == "" // a reason may name what is in the configuration, and other services
 }
 
 // addressed says whether a remote may name an address that is not the one it connects from.
@@ -269,8 +270,22 @@ func (g guard) sees(r remote.Remote, allow []string) bool {
 
 // handsOn says whether a remote may give, or take away, some rights: those that it has itself.
 func handsOn(r remote.Remote, allow []string) error {
-	if len(allow) > 0 && !r.Grants(allow) {
+	if len(allow) == 0 {
+		return &control.UsageError{Text: "no service named; this remote has: " + strings.Join(r.Allow, ", ")}
+	}
+	if !r.Grants(allow) {
 		return control.Denied(fmt.Sprintf("the remote %q manages devices that have no other rights than its own, which are: %s", r.Name, strings.Join(r.Allow, ", ")))
+	}
+	return nil
+}
+
+// longestInvite is how long a remote's invites are good at most: they outlive the remote.
+const longestInvite = 24 * time.Hour
+
+// mayReplace refuses what would kill an open invite of that name with rights that are not the remote's.
+func (g guard) mayReplace(r remote.Remote, name string) error {
+	if allow, open := g.d.store.Invited(name); open && handsOn(r, allow) != nil {
+		return control.Conflict(fmt.Sprintf("there is an open invite for %q that is none of this remote's; use another name", name))
 	}
 	return nil
 }
@@ -282,6 +297,9 @@ func (g guard) AddDevice(ctx context.Context, dev control.Device) error {
 	r, _, err := g.rights(ctx)
 	if err == nil {
 		err = handsOn(r, dev.Allow)
+	}
+	if err == nil {
+		err = g.mayReplace(r, dev.Name)
 	}
 	if err == nil && dev.Delegate && !r.NameAddresses {
 		err = control.Denied(fmt.Sprintf("the remote %q may not name addresses, so that it can't make a delegate", r.Name))
@@ -325,6 +343,12 @@ func (g guard) Invite(ctx context.Context, q control.InviteRequest) (control.Inv
 	r, _, err := g.rights(ctx)
 	if err == nil {
 		err = handsOn(r, q.Allow)
+	}
+	if err == nil {
+		err = g.mayReplace(r, q.Name)
+	}
+	if err == nil && q.TTL > longestInvite {
+		err = control.Denied(fmt.Sprintf("an invite of a remote's is good for %v at most", longestInvite))
 	}
 	if err != nil {
 		return control.Invite{}, err

@@ -116,6 +116,9 @@ func TestRemoteRights(t *testing.T) {
 	r.at(r.Laptop, manage, 0, "knock1:", "invite", "phone", "--allow", "nas")
 	r.at(r.Laptop, manage, 1, "no other rights than its own", "invite", "phone2", "--allow", "nas,web")
 	r.at(r.Laptop, manage, 1, "no other rights than its own", "invite", "phone2", "--allow", "group:family")
+	r.must("invite", "tablet", "--allow", "web", "--no-qr")
+	r.at(r.Laptop, manage, 1, "none of this remote's", "invite", "tablet", "--allow", "nas")
+	r.at(r.Laptop, manage, 1, "good for 24h0m0s at most", "invite", "phone2", "--allow", "nas", "--expires", "48h")
 	r.at(r.Laptop, manage, 1, "no other rights than its own", "device", "remove", "both")
 	r.at(r.Laptop, manage, 1, `no device is called "other"`, "device", "remove", "other")
 	if all := r.at(r.Laptop, manage, 0, "both", "device", "list"); strings.Contains(all, "other") {

@@ -82,6 +82,18 @@ func (s *Store) Invites() int {
 	return s.state.open(now)
 }
 
+// Invited returns the rights of the open invite for a name. It may have expired.
+func (s *Store) Invited(name string) (allow []string, open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.state.invites {
+		if i.name == name && i.usedBy.IsZero() {
+			return slices.Clone(i.allow), true
+		}
+	}
+	return nil, false
+}
+
 // SetConfigured tells the store the devices of the configuration, whose names, keys
 // and ids it must not give to others.
 func (s *Store) SetConfigured(ds []Device) {

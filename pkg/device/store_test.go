@@ -388,3 +388,16 @@ func TestClosed(t *testing.T) {
 		t.Errorf("added to a closed store: %v, want %v", err, ErrClosed)
 	}
 }
+
+func TestInvited(t *testing.T) {
+	s, _ := open(t, t.TempDir())
+	if _, there := s.Invited("laptop"); there {
+		t.Error("an invite that nobody made")
+	}
+	if _, err := s.Invite("laptop", []string{"nas"}, noon+minute); err != nil {
+		t.Fatal(err)
+	}
+	if allow, there := s.Invited("laptop"); !there || len(allow) != 1 || allow[0] != "nas" {
+		t.Errorf("an open invite: %v, %v", allow, there)
+	}
+}
