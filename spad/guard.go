@@ -65,7 +65,7 @@ func guardCommand() *cli.Command {
 }
 
 func guard(c *cli.Context) error {
-	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT) // whoever reads stderr may be gone already
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM) // it ends with the pipe, also where systemd stops all
 	released := make(chan bool, 1)
 	go func() {
 		n, _ := io.ReadFull(os.Stdin, make([]byte, 1))

@@ -87,7 +87,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	d := &Daemon{o: o, log: o.Log, bus: event.NewBus(o.Log), started: time.Now(), queue: make(chan job, queueLength), damaged: make(chan struct{}, 1), past: newPast()}
 	d.cfg.Store(o.Config)
 	closers := &closers{}
-	defer func() { err = errors.Join(err, closers.close()) }()
+	defer func() { err = errors.Join(err, closers.close(), d.flush()) }()
 	if err := d.prepare(closers); err != nil {
 		return err
 	}
@@ -104,7 +104,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	d.mu.Unlock()
 	defer func() { err = d.endRun(err) }()
 	if err == nil {
-		err = d.takeOver()
+		if err = d.takeOver(); err != nil {
+			d.nothingTried()
+		}
 	}
 	if err != nil {
 		listener.Close()
@@ -131,10 +133,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	d.ready("")
 	err = group.Wait()
 	d.bus.Publish(event.Event{Kind: event.Stopped})
-	err = errors.Join(err, d.sinks.close())
-	flushed, cancel := context.WithTimeout(context.Background(), time.Second)
+	return errors.Join(err, d.sinks.close())
+}
+
+// flush waits until what happened is in the log, but not for a log that is stuck.
+func (d *Daemon) flush() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return errors.Join(err, d.bus.Flush(flushed))
+	return d.bus.Flush(ctx)
 }
 
 // prepare makes everything that can fail before the firewall is touched.
@@ -148,10 +154,6 @@ func (d *Daemon) prepare(c *closers) (err error) {
 		return err
 	}
 	c.add(d.store.Close)
-	if d.sinks, err = openSinks(cfg, d.o.StateDir, d.o.Version, d.bus); err != nil {
-		return err
-	}
-	c.add(d.sinks.close)
 	roster, err := device.NewRoster(cfg.Devices, d.store.Devices())
 	if err != nil {
 		return err
@@ -191,6 +193,11 @@ func (d *Daemon) prepare(c *closers) (err error) {
 	d.table = session.New(session.Options{
 		Backend: d.backend, Bus: d.bus, Log: d.log, File: SessionsFile(d.o.StateDir), BootID: bootID(), Now: bootTime,
 	})
+	// The last: a start that is refused tells nobody.
+	if d.sinks, err = openSinks(cfg, d.o.StateDir, d.o.Version, d.bus); err != nil {
+		return err
+	}
+	c.add(d.sinks.close)
 	return nil
 }
 

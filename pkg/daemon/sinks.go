@@ -185,6 +185,10 @@ func (p sinkPlan) drop() {
 func (s *sinks) apply(p sinkPlan) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed { // a reload that was under way when the daemon stopped
+		p.drop()
+		return
+	}
 	wanted := map[string]bool{}
 	for _, w := range p.webhooks {
 		wanted[w.Name] = true

@@ -63,6 +63,17 @@ func (d *Daemon) trialLeft() int {
 	return max(int(time.Until(d.trial.ends)/time.Second), 1)
 }
 
+// nothingTried ends the trial of a run that changed nothing: what an earlier one left in the firewall stays.
+func (d *Daemon) nothingTried() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.trial; t != nil {
+		t.timer.Stop()
+		d.trial = nil
+		t.release()
+	}
+}
+
 // endRun reverts a run that was not confirmed, however it ended. The state is still held: no other daemon starts meanwhile.
 func (d *Daemon) endRun(err error) error {
 	d.mu.Lock()

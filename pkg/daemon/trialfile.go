@@ -45,32 +45,46 @@ func forgetTrial(stateDir string) error {
 	return nil
 }
 
-// beforeTrial returns the configuration before a trial that nobody confirmed, or nothing if there was none.
-func beforeTrial(stateDir, path string) (old *config.Config, tried [32]byte, err error) {
+// beforeTrial returns what was recorded of a trial that nobody confirmed, or nothing if there was none.
+func beforeTrial(stateDir string) (*record, error) {
 	data, err := os.ReadFile(trialFile(stateDir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, tried, nil
+		return nil, nil
 	}
 	var r record
 	if err == nil {
 		err = json.Unmarshal(data, &r)
 	}
-	if err == nil {
-		old, err = config.Parse(path, r.Old)
-	}
 	if err != nil {
-		return nil, tried, fmt.Errorf("reading the configuration before the trial: %w; remove %s to go on with the one on disk", err, trialFile(stateDir))
+		return nil, unreadableTrial(stateDir, err)
 	}
-	old.Text = r.Old
-	return old, r.New, nil
+	return &r, nil
+}
+
+func unreadableTrial(stateDir string, err error) error {
+	return fmt.Errorf("reading the configuration before the trial: %w; remove %s to go on with the one on disk", err, trialFile(stateDir))
+}
+
+// old returns the configuration before the trial.
+func (r *record) old(stateDir, path string) (*config.Config, error) {
+	cfg, err := config.Parse(path, r.Old)
+	if err != nil {
+		return nil, unreadableTrial(stateDir, err)
+	}
+	cfg.Text = r.Old
+	return cfg, nil
 }
 
 // Confirmed returns the configuration to start with: cfg, unless it was on trial and nobody confirmed it. Then it is the
 // one before, and log says so.
 func Confirmed(stateDir string, cfg *config.Config, log *slog.Logger) (*config.Config, error) {
-	old, tried, err := beforeTrial(stateDir, cfg.Path)
-	if err != nil || old == nil || sha256.Sum256(cfg.Text) != tried {
+	r, err := beforeTrial(stateDir)
+	if err != nil || r == nil || sha256.Sum256(cfg.Text) != r.New {
 		return cfg, err // it was changed since: that is a new one
+	}
+	old, err := r.old(stateDir, cfg.Path)
+	if err != nil {
+		return cfg, err
 	}
 	log.Error("the configuration on disk was on trial and nobody confirmed it; starting with the one before; spad reload takes it over", "file", cfg.Path)
 	return old, nil
@@ -85,8 +99,12 @@ func PutBack(stateDir, path string, log *slog.Logger) error {
 		return err
 	}
 	defer store.Close()
-	cfg, _, err := beforeTrial(stateDir, path)
-	if err != nil || cfg == nil {
+	r, err := beforeTrial(stateDir)
+	if err != nil || r == nil {
+		return err
+	}
+	cfg, err := r.old(stateDir, path)
+	if err != nil {
 		return err
 	}
 	roster, err := device.NewRoster(cfg.Devices, store.Devices())
