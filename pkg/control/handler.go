@@ -40,8 +40,10 @@ func newHandler(s *Server, stopping <-chan struct{}) http.Handler {
 	}
 	h.mux.HandleFunc("GET /v1/events", h.watch)
 	allowed["/v1/events"] = []string{http.MethodGet}
-	h.mux.HandleFunc("GET /v1/why", h.why)
-	allowed["/v1/why"] = []string{http.MethodGet}
+	if h.Why != nil {
+		h.mux.HandleFunc("GET /v1/why", h.why)
+		allowed["/v1/why"] = []string{http.MethodGet}
+	}
 	for path, methods := range allowed {
 		h.mux.HandleFunc(path, wrongMethod(methods))
 	}

@@ -30,7 +30,7 @@ const (
 )
 
 // Server answers requests by what the daemon can do. Without Access and TLS it is root alone who may reach its listener.
-// Operations of a part that is nil do not exist; the first five are needed.
+// Operations of a part that is nil do not exist; Sessions, Devices, Daemon and Events are needed.
 type Server struct {
 	Sessions Sessions
 	Devices  Devices

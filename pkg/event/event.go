@@ -1,5 +1,5 @@
 // Package event carries what happened from the rooms where it happens to those who want to know: the log, watchers of
-// the control socket, and whatever is added later.
+// the control socket, and the sinks of other packages: webhooks, programs.
 //
 // An [Event] is typed and holds no secret: names, addresses and times only. A [Bus] hands each one to its sinks and
 // never blocks the publisher, which is often the goroutine that opens doors: every sink has a bounded queue, and what
@@ -30,7 +30,7 @@ const (
 	Moved          Kind = "moved" // the device came from another address: From is the old one
 	Closed         Kind = "closed"
 	Expired        Kind = "expired"
-	Restored       Kind = "restored" // a door of an earlier run was taken over, or put back after a foreign flush
+	Restored       Kind = "restored" // a door of an earlier run was taken over, or came back with a reverted trial
 	DeviceEnrolled Kind = "device_enrolled"
 	DeviceAdded    Kind = "device_added"
 	DeviceRemoved  Kind = "device_removed"

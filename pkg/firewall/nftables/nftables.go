@@ -7,14 +7,17 @@
 //	                                       established (unless cut): permit; otherwise drop, reject or on
 //	                           permit: set the mark bit, on
 //	prerouting -101  dstnat  new connections, by port ---------------------------------> dstnat_NAME
+//	postrouting  99  srcnat  where lan is known: from it, by a door -------------------> srcnat_NAME: the router's address
 //	postrouting 150  cut     replies, by the port that the client used ----------------> cut_NAME
+//
+// Packets for a pinhole, a host's own IPv6 address, take the same way by guard-holes_PORTS, guard-hole_NAME, cut-hole_NAME.
 //
 // Doors are elements with a timeout in the sets from4_NAME and from6_NAME; the kernel ends them by itself. The cost per
 // packet depends neither on the number of doors nor on that of services, but for services with ranges of ports: there it
 // grows by the depth of a tree. After a reload, names end with .1, then with nothing again: each Apply builds beside what
 // is there.
 //
-// It needs the capability CAP_NET_ADMIN, and a kernel from 5.9 on (reject in prerouting; 5.2 without).
+// It needs the capability CAP_NET_ADMIN, and a kernel from 5.4 on, or 5.9 for reject, which is in prerouting.
 package nftables
 
 import (
