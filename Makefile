@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # no_docs leaves cli's unused manual-page generator out of the binaries.
 TAGS    := urfave_cli_no_docs
 BUILD   := $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '-s -w -X main.version=$(VERSION)'
-TEST    := $(GO) test -buildvcs=false -tags $(TAGS)
+TEST    := $(GO) test -timeout 20m -buildvcs=false -tags $(TAGS)
 TOOL    := $(GO) tool -modfile=contrib/tools/go.mod
 TOOLS   := go cc ip nft iptables-nft ufw unshare # what the tests run
 SCRIPTS := contrib/setup.sh contrib/figures.sh .ci/run $(wildcard contrib/cross/*.sh contrib/demo/*.sh contrib/systemd/*.sh contrib/openwrt/*.sh)
