@@ -105,7 +105,7 @@ var generous = flood.Limits{Source: flood.Rate{PerSecond: 1e9, Burst: 1 << 30}, 
 // run is Run with the watch between the table and the firewall, and without the control socket.
 func (a *arrivals) run(b *testing.B, o Options) uint16 {
 	b.Helper()
-	d := &Daemon{o: o, log: o.Log, bus: event.NewBus(o.Log), started: time.Now(), queue: make(chan job, queueLength)}
+	d := &Daemon{o: o, log: o.Log, bus: event.NewBus(o.Log), started: time.Now(), queue: make(chan job, queueLength), past: newPast()}
 	d.cfg.Store(o.Config)
 	a.bus = d.bus
 	closers := &closers{}
